@@ -1,0 +1,63 @@
+"""The ObjectStore protocol, and the one function that opens a store from its address."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object's bytes with the entity tag that a conditional write compares."""
+
+    data: bytes
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """Keys to bytes. Keys are relative, `/`-separated, without empty, `.` or `..` parts (StorageError otherwise).
+
+    Every write is atomic: a reader sees the old bytes or the new, and a killed writer leaves nothing under the key.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The address of the store, without a trailing slash: `file:///…` or `s3://bucket/prefix`."""
+
+    def get(self, key: str) -> StoredObject:
+        """Return an object; raises ObjectNotFound."""
+
+    def put(self, key: str, data: bytes) -> str:
+        """Write an object whatever is there, and return its entity tag."""
+
+    def create(self, key: str, data: bytes) -> str:
+        """Write an object only if the key is free; raises PreconditionFailed if it is not."""
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        """Write an object only if its entity tag is still `etag`; raises PreconditionFailed if it is not."""
+
+    def exists(self, key: str) -> bool:
+        """Tell whether the key holds an object."""
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Yield, sorted, every key that starts with `prefix`."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing what is not there is no error."""
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a local file as an object, streaming."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a local file, atomically and streaming; raises ObjectNotFound."""
+
+
+def open_store(uri: str) -> ObjectStore:
+    """Open the store at `uri`: a path or `file://` address, or `s3://bucket/prefix`; raises StorageError."""
+    if uri.startswith("s3://"):
+        from tidegate.storage.s3 import S3Store
+
+        return S3Store.from_uri(uri)
+    from tidegate.storage.directory import DirectoryStore
+
+    return DirectoryStore(Path(uri.removeprefix("file://")))
