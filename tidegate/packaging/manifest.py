@@ -1,0 +1,180 @@
+"""The types of `package.json`, the manifest of a model package.
+
+A model package is a directory:
+
+    package.json        this manifest
+    model.onnx          the graph that is served
+    golden.npz          golden sample: arrays `input:<name>` and `output:<name>`, replayed before a server reports ready
+    reference.parquet   the data the model was accepted on: model inputs, `probability`, label; the monitoring reference
+
+`files` holds the size and sha256 of every file but the manifest itself. Serving reads this module and no pickle.
+"""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "package.json"
+MODEL_NAME = "model.onnx"
+GOLDEN_NAME = "golden.npz"
+REFERENCE_NAME = "reference.parquet"
+
+Datatype = Literal["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "FP16", "FP32", "FP64", "BYTES"]
+Scalar = bool | int | float | str
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    pass
+
+
+class TensorSpec(_Record):
+    """One input or output of the graph, in the Open Inference Protocol's words.
+
+    `shape` uses -1 for the batch axis. `minimum`, `maximum` and `categories` are what the training data held: rows
+    outside them are legal but counted. `source` says who provides an input: the `request`, or a looked-up `feature`.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    source: Literal["request", "feature"] = "request"
+    feature: str | None = None  # `view:feature` when source is "feature"
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: tuple[str, ...] | None = None
+
+
+class Signature(_Record):
+    """Names, datatypes, shapes, value ranges and categories of a model's inputs and outputs."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class FeatureField(_Record):
+    """One looked-up feature. A missing value becomes `default`; if `required`, the row cannot be answered without it."""
+
+    name: str
+    datatype: Datatype
+    default: float | int | str | None = None  # null means NaN (or "" for BYTES)
+    required: bool = False
+
+
+class FeatureView(_Record):
+    """The features read from one feature view by its join keys. Rows older than the TTL (seconds, 0 = none) are missing."""
+
+    name: str
+    join_keys: tuple[str, ...]
+    ttl_seconds: int
+    features: tuple[FeatureField, ...]
+
+
+class FeatureContract(_Record):
+    """What a model was trained on, frozen: the feature store may change later, this does not."""
+
+    service: str
+    project: str
+    views: tuple[FeatureView, ...]
+
+    @property
+    def join_keys(self) -> tuple[str, ...]:
+        """Every entity key a request must carry, each once, in order of first use."""
+        return tuple(dict.fromkeys(key for view in self.views for key in view.join_keys))
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of the contract's canonical JSON."""
+        return digest_of(self)
+
+
+class Variant(_Record):
+    """Which optimized form of the source model `model.onnx` is."""
+
+    name: str  # such as "graph-optimized" or "int8-dynamic"
+    candidate: str  # which source model, such as "trees" or "mlp"
+    reduced_precision: bool = False
+    parameters: dict[str, Scalar] = {}
+
+
+class Runtime(_Record):
+    """How ONNX Runtime is to load the graph."""
+
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    intra_op_threads: int = 1
+    graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+
+
+class Verdict(_Record):
+    """What one gate found: the number, the bound it was held to, and the outcome."""
+
+    gate: Literal["data", "parity", "accuracy", "benchmark", "champion"]
+    subject: str  # what was judged, such as "mlp/int8-dynamic" or "max_null_share of temp"
+    measure: str  # such as "roc_auc loss, upper 95 % bound"
+    value: float | None
+    bound: float | None
+    passed: bool
+    note: str = ""
+
+
+class BenchmarkRow(_Record):
+    """One variant's speed at one batch size; times in microseconds."""
+
+    variant: str
+    batch: int
+    p50_us: float
+    p95_us: float
+    p99_us: float
+    rows_per_second: float
+    ratio: float  # of this variant's p50 to the baseline's, paired by round
+    ratio_low: float
+    ratio_high: float
+
+
+class Lineage(_Record):
+    """Where a package came from."""
+
+    run_id: str
+    created_at: str  # ISO 8601, wall clock
+    event_time: str  # ISO 8601, event time of the training
+    window_start: str
+    window_end: str
+    holdout_start: str
+    data_digest: str
+    code_digest: str
+    project_digest: str
+    reason: str = ""  # why this release was made, such as "initial" or a drift decision
+    tidegate_version: str = ""
+
+
+class FileEntry(_Record):
+    """A file's size in bytes and sha256, in hex."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(_Record):
+    """The whole of `package.json`."""
+
+    schema_version: int
+    name: str
+    signature: Signature
+    classes: tuple[str, ...]
+    threshold: float
+    variant: Variant
+    runtime: Runtime
+    metrics: dict[str, float]
+    files: dict[str, FileEntry]
+    features: FeatureContract | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    benchmark: tuple[BenchmarkRow, ...] = ()
+    lineage: Lineage | None = None
+
+
+def digest_of(record: msgspec.Struct) -> str:
+    """Return `sha256:…` of a record's canonical JSON (sorted keys, no spaces)."""
+    canonical = msgspec.json.encode(record, order="sorted")
+    return f"sha256:{hashlib.sha256(canonical).hexdigest()}"
