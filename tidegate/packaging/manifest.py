@@ -29,7 +29,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     pass
 
 
-class TensorSpec(_Record):
+class TensorSpec(_Record, frozen=True, kw_only=True):
     """One input or output of the graph, in the Open Inference Protocol's words.
 
     `shape` uses -1 for the batch axis. `minimum`, `maximum` and `categories` are what the training data held: rows
@@ -47,14 +47,14 @@ class TensorSpec(_Record):
     categories: tuple[str, ...] | None = None
 
 
-class Signature(_Record):
+class Signature(_Record, frozen=True, kw_only=True):
     """Names, datatypes, shapes, value ranges and categories of a model's inputs and outputs."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
 
-class FeatureField(_Record):
+class FeatureField(_Record, frozen=True, kw_only=True):
     """One looked-up feature. A missing value becomes `default`; if `required`, the row cannot be answered without it."""
 
     name: str
@@ -63,7 +63,7 @@ class FeatureField(_Record):
     required: bool = False
 
 
-class FeatureView(_Record):
+class FeatureView(_Record, frozen=True, kw_only=True):
     """The features read from one feature view by its join keys. Rows older than the TTL (seconds, 0 = none) are missing."""
 
     name: str
@@ -72,7 +72,7 @@ class FeatureView(_Record):
     features: tuple[FeatureField, ...]
 
 
-class FeatureContract(_Record):
+class FeatureContract(_Record, frozen=True, kw_only=True):
     """What a model was trained on, frozen: the feature store may change later, this does not."""
 
     service: str
@@ -90,7 +90,7 @@ class FeatureContract(_Record):
         return digest_of(self)
 
 
-class Variant(_Record):
+class Variant(_Record, frozen=True, kw_only=True):
     """Which optimized form of the source model `model.onnx` is."""
 
     name: str  # such as "graph-optimized" or "int8-dynamic"
@@ -99,7 +99,7 @@ class Variant(_Record):
     parameters: dict[str, Scalar] = {}
 
 
-class Runtime(_Record):
+class Runtime(_Record, frozen=True, kw_only=True):
     """How ONNX Runtime is to load the graph."""
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
@@ -107,7 +107,7 @@ class Runtime(_Record):
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
 
 
-class Verdict(_Record):
+class Verdict(_Record, frozen=True, kw_only=True):
     """What one gate found: the number, the bound it was held to, and the outcome."""
 
     gate: Literal["data", "parity", "accuracy", "benchmark", "champion"]
@@ -119,7 +119,7 @@ class Verdict(_Record):
     note: str = ""
 
 
-class BenchmarkRow(_Record):
+class BenchmarkRow(_Record, frozen=True, kw_only=True):
     """One variant's speed at one batch size; times in microseconds."""
 
     variant: str
@@ -133,7 +133,7 @@ class BenchmarkRow(_Record):
     ratio_high: float
 
 
-class Lineage(_Record):
+class Lineage(_Record, frozen=True, kw_only=True):
     """Where a package came from."""
 
     run_id: str
@@ -149,14 +149,14 @@ class Lineage(_Record):
     tidegate_version: str = ""
 
 
-class FileEntry(_Record):
+class FileEntry(_Record, frozen=True, kw_only=True):
     """A file's size in bytes and sha256, in hex."""
 
     size: int
     sha256: str
 
 
-class Manifest(_Record):
+class Manifest(_Record, frozen=True, kw_only=True):
     """The whole of `package.json`."""
 
     schema_version: int

@@ -1,0 +1,1 @@
+"""InferenceServices: building their documents, and the targets that run them."""

@@ -1,0 +1,1 @@
+"""Optimization: variants of a model, the gates they must pass, and the selection among the survivors."""

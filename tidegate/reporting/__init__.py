@@ -1,0 +1,1 @@
+"""Reporting: plots and self-contained HTML pages."""
