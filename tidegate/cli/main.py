@@ -1,0 +1,71 @@
+"""The `tidegate` command. A command's module is imported only when that command runs, so that start-up stays light."""
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+import tidegate
+from tidegate.errors import TidegateError
+
+# Each module holds either `app`, a typer.Typer with subcommands, or `command`, a function.
+_COMMANDS = {
+    "package": ("tidegate.cli.package", "Package a source model as ONNX, with signature and golden sample."),
+    "optimize": ("tidegate.cli.optimize", "Build variants of a package, gate them, and keep the best."),
+    "serve": ("tidegate.cli.serve", "Serve a model package over the Open Inference Protocol."),
+    "models": ("tidegate.cli.models", "List, show, verify, promote and roll back registered models."),
+    "rollout": ("tidegate.cli.rollout", "Start, watch, promote and abort rollouts."),
+    "local": ("tidegate.cli.local", "Run InferenceServices on this machine."),
+    "drift": ("tidegate.cli.drift", "Check for drift, and list earlier checks."),
+    "project": ("tidegate.cli.project", "Check a project file, or print its JSON Schema."),
+}
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line; an expected failure is one line on stderr and exit status 1, a usage error status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _build_app(wanted=arguments[0] if arguments else None)(args=arguments, prog_name="tidegate")
+    except TidegateError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _build_app(*, wanted: str | None) -> typer.Typer:
+    app = typer.Typer(
+        callback=_options,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Take trained models to guarded, fast, self-renewing production endpoints.",
+    )
+    for name, (module, line) in _COMMANDS.items():
+        if name != wanted:
+            app.command(name, help=line)(_listed_only)
+            continue
+        loaded = importlib.import_module(module)
+        if hasattr(loaded, "app"):
+            app.add_typer(loaded.app, name=name, help=line, no_args_is_help=True)
+        else:
+            app.command(name, help=line, no_args_is_help=True)(loaded.command)
+    return app
+
+
+def _listed_only() -> None:
+    raise AssertionError("a command that was not asked for never runs")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"tidegate {tidegate.__version__}\n")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
