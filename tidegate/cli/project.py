@@ -15,7 +15,9 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="The project file.")] = Path("tidegate.yaml"), as_json: Json = False) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(help="The project file.")] = Path("tidegate.yaml"), as_json: Json = False
+) -> None:
     """Check a project file: every field, its type and its bounds."""
     project = load_project(file)
 
