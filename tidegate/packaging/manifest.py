@@ -5,7 +5,7 @@ A model package is a directory:
     package.json        this manifest
     model.onnx          the graph that is served
     golden.npz          golden sample: arrays `input:<name>` and `output:<name>`, replayed before a server reports ready
-    reference.parquet   the data the model was accepted on: model inputs, `probability`, label; the monitoring reference
+    reference.parquet   the data the model was accepted on: model inputs, `probability`, `label`; the monitoring reference
 
 `files` holds the size and sha256 of every file but the manifest itself. Serving reads this module and no pickle.
 """
@@ -20,6 +20,8 @@ MANIFEST_NAME = "package.json"
 MODEL_NAME = "model.onnx"
 GOLDEN_NAME = "golden.npz"
 REFERENCE_NAME = "reference.parquet"
+PROBABILITY = "probability"  # the graph's one output, and its column in the reference
+LABEL = "label"  # column of the reference: 0 or 1, null where unknown
 
 Datatype = Literal["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "FP16", "FP32", "FP64", "BYTES"]
 Scalar = bool | int | float | str
