@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tidegate.errors import StorageError
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -58,6 +60,9 @@ def open_store(uri: str) -> ObjectStore:
         from tidegate.storage.s3 import S3Store
 
         return S3Store.from_uri(uri)
+    path = uri.removeprefix("file://")
+    if not path or "://" in path or (path != uri and not path.startswith("/")):
+        raise StorageError(f"store {uri!r}: not an address; use a path, 'file:///absolute/path' or 's3://bucket/prefix'")
     from tidegate.storage.directory import DirectoryStore
 
-    return DirectoryStore(Path(uri.removeprefix("file://")))
+    return DirectoryStore(Path(path))
