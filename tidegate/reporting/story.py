@@ -1,7 +1,7 @@
 """What a demo tells at its end, as facts: nothing here is computed, judged or guessed by the reporting room.
 
-Every `datetime` carries a time zone. *Event time* is the replayed world's; *wall clock* is ours. A tuple that is empty, or a field
-that is None, means "this was not seen": the page says so instead of leaving it out.
+Every `datetime` carries a time zone. *Event time* is the replayed world's; *wall clock* is ours. A tuple that is empty, or a
+field that is None, means "this was not seen": the page says so instead of leaving it out.
 """
 
 from datetime import datetime

@@ -1,10 +1,10 @@
-"""A small SVG drawing: shapes styled by CSS classes, every text escaped, so that a figure follows the page's light or dark colours."""
+"""A small SVG drawing: shapes styled by CSS classes, so that a figure follows the page's light or dark colours."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil, floor, log10
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 Point = tuple[float, float]
 Attribute = str | float | None
@@ -23,11 +23,17 @@ class Drawing:
     def element(self, tag: str, style: str, title: str = "", /, **attributes: Attribute) -> None:
         """Add a shape of CSS class `style`; `title` is shown when the pointer rests on it."""
         inner = Markup("<title>{}</title>").format(title) if title else Markup("")
-        self._parts.append(Markup("<{}{}>{}</{}>").format(Markup(tag), _attributes(style, attributes), inner, Markup(tag)))
+        self._parts.append(Markup("<{}{}>{}</{}>").format(tag, _attributes(style, attributes), inner, tag))
 
     def text(self, x: float, y: float, content: str, style: str = "", anchor: str = "start") -> None:
         """Add one line of text whose baseline is at `y`."""
         placed = _attributes(style, {"x": x, "y": y, "text-anchor": None if anchor == "start" else anchor})
+        self._parts.append(Markup("<text{}>{}</text>").format(placed, content))
+
+    def turned_text(self, x: float, y: float, content: str, style: str) -> None:
+        """Add a line of text centred on (x, y) that reads upwards."""
+        turn = f"translate({x:.1f} {y:.1f}) rotate(-90)"
+        placed = _attributes(style, {"transform": turn, "text-anchor": "middle"})
         self._parts.append(Markup("<text{}>{}</text>").format(placed, content))
 
     def line(self, start: Point, end: Point, style: str) -> None:
@@ -81,6 +87,7 @@ class Scale:
         self.first, self.last = pixels
 
     def __call__(self, value: float) -> float:
+        """Return the pixel of `value`."""
         return self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first)
 
     def ticks(self, wanted: int = 5) -> list[float]:
@@ -124,12 +131,12 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 def _attributes(style: str, attributes: dict[str, Attribute]) -> Markup:
     given = {"class": style or None, **attributes}
-    pairs = [Markup(' {}="{}"').format(Markup(name), _short(value)) for name, value in given.items() if value is not None]
+    pairs = [Markup(' {}="{}"').format(name, _short(value)) for name, value in given.items() if value is not None]
     return Markup("").join(pairs)
 
 
-def _short(value: str | float) -> Markup:
-    return escape(value) if isinstance(value, str) else Markup(f"{value:.2f}".rstrip("0").rstrip("."))
+def _short(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _joined(points: Sequence[Point]) -> str:
