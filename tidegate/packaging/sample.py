@@ -1,0 +1,47 @@
+"""Draws the golden sample of a package: real training rows, and rows at and beyond the edges of what training held."""
+
+import numpy as np
+import pyarrow as pa
+
+from tidegate.packaging.inputs import input_arrays
+from tidegate.packaging.manifest import Signature, TensorSpec
+
+_UNKNOWN_CATEGORY = "never seen ☃"
+
+
+def sample_rows(rows: pa.Table, count: int, seed: int) -> pa.Table:
+    """Return `count` rows of the table (or all, if it has fewer), drawn with the seed, in the table's order."""
+    if rows.num_rows <= count:
+        return rows
+    chosen = np.random.default_rng(seed).choice(rows.num_rows, size=count, replace=False)
+    return rows.take(np.sort(chosen))
+
+
+def golden_inputs(rows: pa.Table, signature: Signature, *, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Return the inputs, each of shape [n], of `count` real rows, and of the rows that `edge_inputs` makes of the first."""
+    real = input_arrays(sample_rows(rows, count, seed), signature.inputs)
+    edges = edge_inputs({name: array[:1] for name, array in real.items()}, rows, signature)
+    return {name: np.concatenate([array, edges[name]]) for name, array in real.items()}
+
+
+def edge_inputs(base: dict[str, np.ndarray], rows: pa.Table, signature: Signature) -> dict[str, np.ndarray]:
+    """Return variations of one row, of shape [n].
+
+    Each input in turn takes its lowest and highest value, is missing if training held missing values, and is of a category
+    that training never saw.
+    """
+    variations: list[dict[str, np.ndarray]] = []
+    for spec in signature.inputs:
+        for value in _edge_values(spec, missing=rows.column(spec.name).null_count > 0):
+            changed = np.asarray([value], dtype=base[spec.name].dtype)
+            variations.append({**base, spec.name: changed})
+    return {name: np.concatenate([row[name] for row in variations]) for name in base}
+
+
+def _edge_values(spec: TensorSpec, *, missing: bool) -> list[float | int | str]:
+    if spec.datatype == "BYTES":
+        return [_UNKNOWN_CATEGORY, ""] if missing else [_UNKNOWN_CATEGORY]
+    ends: list[float | int | str] = [] if spec.minimum is None or spec.maximum is None else [spec.minimum, spec.maximum]
+    if spec.datatype == "INT64":
+        return [int(end) for end in ends]
+    return [*ends, float("nan")] if missing else ends
