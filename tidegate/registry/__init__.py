@@ -1,1 +1,1 @@
-"""The model registry: immutable numbered versions, aliases that move atomically, lineage, and an audit trail."""
+"""The model registry: immutable numbered versions of model packages, aliases that move atomically, and an audit trail."""
