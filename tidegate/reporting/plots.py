@@ -15,6 +15,8 @@ from tidegate.reporting.svg import Drawing, Scale, spread, text_width
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 
+Outcome = Literal["selected", "survived", "failed"]
+
 _CURVE_POINTS = 200
 
 
@@ -25,7 +27,7 @@ class ParetoPoint:
     name: str
     latency_ms: float
     auc: float
-    outcome: Literal["selected", "survived", "failed"]
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,8 @@ def canary_traffic(looks: Sequence[TrafficLook], width: float = 680) -> Markup:
         _badge(drawing, x(look.at_seconds), y(look.percent), look.status, f"{look.percent} %: {look.note}")
     drawing.legend(62, 16, [("pale s1", "stable"), ("pale s2", "canary")])
     _draw_p95(drawing, looks, x, (222, height - 34))
-    for tick in x.ticks(7):
-        drawing.text(x(tick), height - 12, f"{number(tick)} s", "tick", "middle")
+    for second in x.ticks(7):
+        drawing.text(x(second), height - 12, f"{number(second)} s", "tick", "middle")
     return drawing.markup()
 
 
