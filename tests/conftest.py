@@ -1,12 +1,25 @@
-"""Fixtures for every room: a tiny, real model package."""
+"""Fixtures for every room: a tiny, real model package, and quick packages whose graphs are not real."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.golden import Golden
+from tidegate.packaging.manifest import (
+    SCHEMA_VERSION,
+    FeatureContract,
+    FeatureField,
+    FeatureView,
+    Manifest,
+    Runtime,
+    Signature,
+    TensorSpec,
+    Variant,
+)
+from tidegate.packaging.package import write_package
 
 REQUEST_INPUTS = ("carrier", "origin", "distance", "hour")
 
@@ -103,3 +116,31 @@ def tiny_package(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Tab
         out=out,
     )
     return out
+
+
+@pytest.fixture
+def make_package(tmp_path: Path) -> Callable[..., Path]:
+    """Make packages that verify and differ by `content`, for tests that never run the graph: `make_package("a", name="m")`."""
+
+    def make(content: str = "first", *, name: str = "flights-late") -> Path:
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=name,
+            signature=Signature(
+                inputs=(TensorSpec(name="distance", datatype="FP32", shape=(-1, 1)),),
+                outputs=(TensorSpec(name="probability", datatype="FP32", shape=(-1,)),),
+            ),
+            classes=("on-time", "late"),
+            threshold=0.5,
+            variant=Variant(name="baseline", candidate="trees"),
+            runtime=Runtime(),
+            metrics={"roc_auc": 0.71},
+            files={},
+        )
+        golden = Golden({"distance": np.zeros((2, 1), np.float32)}, {"probability": np.zeros(2, np.float32)})
+        reference = pa.table({"distance": [1.0], "probability": [0.5], "label": [0]})
+        path = tmp_path / "packages" / f"{name}-{content}"
+        write_package(path, manifest, model=f"graph {content}".encode(), golden=golden, reference=reference)
+        return path
+
+    return make
