@@ -1,0 +1,17 @@
+"""Component: build one variant of one candidate, or say why it does not apply."""
+
+from kfp import dsl
+
+from components.step import step
+
+
+@step
+def build_variant(name: str, packages: dsl.Input[dsl.Model], variant: dsl.Output[dsl.Model]) -> None:
+    from pathlib import Path
+
+    from tidegate.optimization.search import build_variant as build
+
+    outcome = build(Path(packages.path), name, Path(variant.path))
+    variant.metadata["name"] = name
+    variant.metadata["built"] = outcome.built
+    variant.metadata["reason"] = outcome.reason

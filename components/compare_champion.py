@@ -1,0 +1,34 @@
+"""Component: the champion gate. Returns whether the challenger may replace the champion, judged on recent labels."""
+
+from kfp import dsl
+
+from components.step import step
+
+
+@step
+def compare_champion(
+    project_file: str,
+    project_digest: str,
+    release_id: str,
+    selection: dsl.Input[dsl.Model],
+    training_set: dsl.Input[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+) -> bool:
+    import tempfile
+    from pathlib import Path
+
+    from tidegate.project import load_project
+    from tidegate.release.model import compare
+
+    project = load_project(project_file, digest=project_digest)
+    with tempfile.TemporaryDirectory() as workdir:
+        verdict = compare(
+            project,
+            release_id=release_id,
+            challenger=Path(selection.path) / "package",
+            training_set=Path(training_set.path),
+            workdir=Path(workdir),
+        )
+    if verdict.value is not None:
+        metrics.log_metric("loss_against_champion_upper_bound", verdict.value)
+    return verdict.passed

@@ -1,0 +1,31 @@
+"""Component: export every source model to ONNX, as a model package with signature and golden sample."""
+
+from kfp import dsl
+
+from components.step import step
+
+
+@step
+def package_models(
+    project_file: str,
+    project_digest: str,
+    release_id: str,
+    source: dsl.Input[dsl.Model],
+    training_set: dsl.Input[dsl.Dataset],
+    packages: dsl.Output[dsl.Model],
+) -> list:
+    from pathlib import Path
+
+    from tidegate.optimization.search import variant_names
+    from tidegate.project import load_project
+    from tidegate.release.model import package_models as package
+
+    project = load_project(project_file, digest=project_digest)
+    packages.metadata["candidates"] = package(
+        project,
+        release_id=release_id,
+        source=Path(source.path),
+        training_set=Path(training_set.path),
+        out=Path(packages.path),
+    )
+    return variant_names(project, Path(packages.path))

@@ -1,0 +1,29 @@
+"""Component: score every example of a window with the champion, from point-in-time features, as Parquet."""
+
+from kfp import dsl
+
+from components.step import step
+
+
+@step
+def score_batch(
+    project_file: str, project_digest: str, start: str, end: str, alias: str, predictions: dsl.Output[dsl.Dataset]
+) -> int:
+    from datetime import datetime
+    from pathlib import Path
+
+    from tidegate.project import load_project
+    from tidegate.release.batch import score_window
+
+    project = load_project(project_file, digest=project_digest)
+    scored = score_window(
+        project,
+        start=datetime.fromisoformat(start),
+        end=datetime.fromisoformat(end),
+        alias=alias,
+        out=Path(predictions.path),
+    )
+    predictions.metadata["rows"] = scored.rows
+    predictions.metadata["version"] = scored.version
+    predictions.metadata["uri"] = scored.uri
+    return scored.rows

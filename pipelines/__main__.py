@@ -1,0 +1,90 @@
+"""The command line of the pipelines: `python -m pipelines compile|run`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tidegate.cli.output import Json, show, stderr, stdout
+from tidegate.errors import PipelineError, TidegateError
+from tidegate.project import load_project
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+NAMES = ("release", "drift", "batch")
+ProjectFile = Annotated[Path, typer.Option("--project", help="The project file, relative to the repository.")]
+
+
+@app.command("compile")
+def compile_pipelines(
+    image: Annotated[str | None, typer.Option(help="Image of every task, NAME@sha256:…; a placeholder if not given.")] = None,
+    project: ProjectFile = Path("examples/flights/tidegate.yaml"),
+    out: Annotated[Path, typer.Option(help="Folder for the compiled YAML.")] = Path("pipelines/compiled"),
+    as_json: Json = False,
+) -> None:
+    """Compile every pipeline to Kubeflow's IR, for `project` and `image`."""
+    from pipelines.compilation import compile_all
+
+    chosen = {} if image is None else {"image": image}
+    written = compile_all(project_file=project, out=out, **chosen)
+    show([str(path) for path in written], as_json=as_json, render=lambda console: console.print(*written, sep="\n"))
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
+    local: Annotated[bool, typer.Option("--local", help="On this machine, through kfp.local.")] = False,
+    project: ProjectFile = Path("examples/flights/tidegate.yaml"),
+    param: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, a pipeline parameter; repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a pipeline to its end and say how it went."""
+    from pipelines.launcher import LocalLauncher, TaskEvent
+
+    if not local:
+        raise PipelineError("run: submitting to a cluster is not built yet; add --local to run on this machine")
+    if name not in NAMES:
+        raise PipelineError(f"run: there is no pipeline {name!r}; choose one of {', '.join(NAMES)}")
+    described = load_project(project)
+    arguments = {"project_file": str(project), "project_digest": described.digest, **_parameters(param or [])}
+    launcher = LocalLauncher(described.paths.workspace)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True) as progress:
+        line = progress.add_task(f"{name}: starting")
+
+        def show_event(event: TaskEvent) -> None:
+            progress.update(line, description=f"{name}: {event.task}")
+            if event.state != "started":
+                mark = "[green]✓[/green]" if event.state == "succeeded" else "[red]✗[/red]"
+                progress.console.print(f"{mark} {event.task}  {event.seconds:.1f} s")
+
+        result = launcher.run(name, arguments, on_event=show_event)
+    if not result.succeeded:
+        raise PipelineError(f"pipeline {name} failed: {result.cause}; the log is {result.log}")
+    facts = {"pipeline": name, "seconds": round(result.seconds, 1), "log": str(result.log), "artifacts": str(result.artifacts)}
+    show(
+        facts, as_json=as_json, render=lambda _: stdout.print(f"{name} succeeded in {result.seconds:.1f} s; {result.artifacts}")
+    )
+
+
+def _parameters(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise PipelineError(f"--param {pair!r}: expected KEY=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def main() -> None:
+    """Run the command line; an expected failure is one line on stderr and exit status 1."""
+    try:
+        app(prog_name="python -m pipelines")
+    except TidegateError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Compiles the pipelines to Kubeflow's intermediate representation, for one project file and one image."""
+
+import os
+import re
+from pathlib import Path
+
+from kfp import compiler
+
+from components.step import PLACEHOLDER_IMAGE
+from pipelines.catalog import PIPELINES
+from tidegate.errors import PipelineError
+from tidegate.project import load_project
+
+_IMAGE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
+
+
+def compile_all(*, project_file: Path, image: str = PLACEHOLDER_IMAGE, out: Path) -> list[Path]:
+    """Write `<name>.yaml` for every pipeline to `out`, whose defaults name the project file and its digest.
+
+    Raises:
+        PipelineError: The image is not pinned by digest.
+        ProjectError: The project file is not valid.
+    """
+    if not _IMAGE.fullmatch(image):
+        raise PipelineError(f"image {image!r} must be pinned by digest: NAME@sha256:<64 hex digits>")
+    defaults = {"project_file": project_file.as_posix(), "project_digest": load_project(project_file).digest}
+    out.mkdir(parents=True, exist_ok=True)
+    return [_compile(name, defaults, image, out) for name in PIPELINES]
+
+
+def _compile(name: str, defaults: dict[str, str], image: str, out: Path) -> Path:
+    path = out / f"{name}.yaml"
+    fresh = out / f".{name}.{os.getpid()}.yaml"
+    try:
+        compiler.Compiler().compile(PIPELINES[name], str(fresh), pipeline_parameters=defaults)
+        fresh.write_text(fresh.read_text(encoding="utf-8").replace(PLACEHOLDER_IMAGE, image), encoding="utf-8")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return path

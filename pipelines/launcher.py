@@ -1,0 +1,171 @@
+"""The Launcher seam: where a pipeline runs. `LocalLauncher` runs it on this machine, through kfp.local's subprocess runner.
+
+result = LocalLauncher(workspace).run("release", {"project_file": "tidegate.yaml", ...}, on_event=print)
+result.succeeded, result.cause, result.log
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tidegate.errors import PipelineError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_STARTED = re.compile(r" - INFO - Executing task '(?P<task>[^']+)'")
+_ENDED = re.compile(r" - (?:INFO|ERROR) - Task '(?P<task>[^']+)' finished with status (?P<status>\w+)")
+_EXCEPTION = re.compile(r"^    (?:\w+\.)*(?P<kind>[A-Z]\w*): (?P<message>.*)$")
+_GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """A task started or ended; `seconds` is how long an ended one took."""
+
+    task: str
+    state: Literal["started", "succeeded", "failed"]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. `cause` names the failed task and its error; `artifacts` holds one folder a task."""
+
+    succeeded: bool
+    seconds: float
+    log: Path
+    artifacts: Path
+    cause: str
+    events: tuple[TaskEvent, ...]
+
+
+class Launcher(Protocol):
+    """Runs pipelines."""
+
+    def run(
+        self, pipeline: str, arguments: Mapping[str, str], *, on_event: Callable[[TaskEvent], None] | None = None
+    ) -> RunResult:
+        """Run a pipeline to its end, telling `on_event` of every task; raises PipelineError if it cannot be started."""
+
+
+class LocalLauncher:
+    """Runs a pipeline on this machine, in a process of its own, which is ended with everything it started."""
+
+    def __init__(self, workspace: Path) -> None:
+        """Keep logs and artifacts below `workspace/runs`."""
+        self._runs = workspace / "runs"
+
+    def run(
+        self, pipeline: str, arguments: Mapping[str, str], *, on_event: Callable[[TaskEvent], None] | None = None
+    ) -> RunResult:
+        """Run a pipeline to its end; see `Launcher.run`."""
+        root = self._fresh_folder(pipeline)
+        log = root / "run.log"
+        started = time.monotonic()
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.local_run", pipeline, json.dumps(dict(arguments)), str(root / "artifacts")],
+                cwd=REPOSITORY,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPOSITORY)},
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        try:
+            events = _follow(log, process, on_event or (lambda _: None))
+        except BaseException:
+            _end(process)
+            raise
+        artifacts = next(iter(sorted((root / "artifacts").glob("*"))), root / "artifacts")
+        succeeded = process.returncode == 0
+        return RunResult(
+            succeeded=succeeded,
+            seconds=time.monotonic() - started,
+            log=log,
+            artifacts=artifacts,
+            cause="" if succeeded else failure_cause(log.read_text(encoding="utf-8", errors="replace")),
+            events=tuple(events),
+        )
+
+    def _fresh_folder(self, pipeline: str) -> Path:
+        root = (
+            self._runs
+            / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{pipeline}-{os.getpid()}-{time.monotonic_ns() % 10**6}"
+        )
+        try:
+            (root / "artifacts").mkdir(parents=True)
+        except OSError as error:
+            raise PipelineError(f"runs folder {self._runs}: cannot be written: {error.strerror}") from error
+        return root
+
+
+def failure_cause(log: str) -> str:
+    """Say in one line which task failed and with which error, from a run's log."""
+    task = kind = message = ""
+    for line in _ANSI.sub("", log).splitlines():
+        if match := _EXCEPTION.match(line):
+            kind, message = match["kind"], match["message"]
+        elif (match := _ENDED.search(line)) and match["status"] == "FAILURE":
+            task = match["task"]
+            break
+    if not task:
+        lines = [line for line in _ANSI.sub("", log).splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "the run ended without a word"
+    return (
+        f"{task}: {message}"
+        if kind.endswith("Error") and message
+        else f"{task}: {kind or 'ended without an error'} {message}".strip()
+    )
+
+
+def _follow(log: Path, process: subprocess.Popen[bytes], on_event: Callable[[TaskEvent], None]) -> list[TaskEvent]:
+    events: list[TaskEvent] = []
+    begun: dict[str, list[float]] = {}
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        partial = ""
+        while True:
+            running = process.poll() is None
+            partial += lines.read()
+            *complete, partial = partial.split("\n")
+            for line in complete:
+                event = _event_in(_ANSI.sub("", line), begun)
+                if event is not None:
+                    events.append(event)
+                    on_event(event)
+            if not running:
+                return events
+            time.sleep(0.05)
+
+
+def _event_in(line: str, begun: dict[str, list[float]]) -> TaskEvent | None:
+    now = time.monotonic()
+    if match := _STARTED.search(line):
+        begun.setdefault(match["task"], []).append(now)
+        return TaskEvent(task=match["task"], state="started")
+    if match := _ENDED.search(line):
+        starts = begun.get(match["task"]) or [now]
+        state: Literal["succeeded", "failed"] = "succeeded" if match["status"] == "SUCCESS" else "failed"
+        return TaskEvent(task=match["task"], state=state, seconds=now - starts.pop(0))
+    return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=_GRACE_SECONDS)
+            break
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,1 @@
+"""Releases: the steps from features to a promoted version, each leaving its evidence in the release record."""

@@ -1,0 +1,62 @@
+"""The last step of a release: roll a registered version out on the project's target."""
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+from tidegate.project import Project
+from tidegate.release.model import open_registry
+from tidegate.release.record import ReleaseLedger
+from tidegate.storage import open_store
+
+
+def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
+    """Return the model server's settings for a revision of this project."""
+    from tidegate.features.address import online_store_uri
+
+    serving = project.serving
+    return {
+        "TIDEGATE_NAME": project.name,
+        "TIDEGATE_WORKERS": str(serving.workers),
+        "TIDEGATE_ONLINE_STORE": online_store_uri(project.paths.workspace),
+        "TIDEGATE_LOG_STORE": project.store_uri,
+        "TIDEGATE_CLOCK": clock,
+        "TIDEGATE_MAX_ROWS": str(serving.max_rows),
+        "TIDEGATE_MAX_BODY_BYTES": str(serving.max_body_bytes),
+        "TIDEGATE_LOG_ROTATE_ROWS": str(serving.log.rotate_rows),
+        "TIDEGATE_LOG_ROTATE_SECONDS": str(serving.log.rotate_seconds),
+        "TIDEGATE_LOG_QUEUE_ROWS": str(serving.log.queue_rows),
+    }
+
+
+def roll_out(
+    project: Project, *, release_id: str, version: int, clock: str, reason: str, on_look: Callable[[Any], None] | None = None
+) -> Literal["promoted", "rolled_back"]:
+    """Shift traffic to `version` step by step; the judge promotes it or rolls it back. Returns the outcome."""
+    from tidegate.deployment.local.target import LocalTarget
+    from tidegate.rollout.rollout import run_rollout, start_rollout
+    from tidegate.rollout.scrape import ScrapeMetricsSource
+
+    store = open_store(project.store_uri)
+    registry = open_registry(project)
+    target = LocalTarget(project.paths.workspace)
+    started = start_rollout(
+        project=project,
+        store=store,
+        registry=registry,
+        target=target,
+        version=version,
+        env=serving_environment(project, clock=clock),
+        reason=reason,
+    )
+    finished = run_rollout(
+        project=project,
+        store=store,
+        registry=registry,
+        target=target,
+        metrics=ScrapeMetricsSource(target),
+        rollout_id=started.rollout_id,
+        on_look=on_look,
+    )
+    outcome = cast(Literal["promoted", "rolled_back"], finished.state)
+    ReleaseLedger(store, project.name).rolled_out(release_id, finished.rollout_id, outcome)
+    return outcome
