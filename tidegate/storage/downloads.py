@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tidegate.errors import StorageError
@@ -19,4 +19,5 @@ def download_target(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"cannot write the download {path}: {error.strerror or error}") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
