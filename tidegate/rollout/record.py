@@ -29,7 +29,7 @@ FINISHED: frozenset[State] = frozenset({"promoted", "rolled_back"})
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """One look of the judge; `evidence` is null where nothing could be observed."""
+    """One look of the judge, with the numbers behind its verdict."""
 
     number: int
     at: datetime
@@ -37,7 +37,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     percent: int
     verdict: Literal["continue", "advance", "rollback"]
     reason: str
-    evidence: Evidence | None
+    evidence: Evidence
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from tidegate.rollout.record import Look, RecordChanged, RolloutJournal, Rollout
 from tidegate.rollout.tally import NOTHING
 from tidegate.storage.store import ObjectStore
 
-OnLook = Callable[[RolloutRecord, Look], None]
+OnLook = Callable[[RolloutRecord], None]
 _DEFAULT_NAMESPACE = "default"
 
 
@@ -114,7 +114,7 @@ def run_rollout(
         metrics: What the judge sees.
         rollout_id: Which rollout; the current one by default.
         sleep: Waits between looks.
-        on_look: Called after each look with the record and the look.
+        on_look: Called after each look with the record, whose last look it is.
         now: The time on the wall.
 
     Raises:
@@ -271,7 +271,7 @@ class _Run:
         else:
             record = self.journal.save(record)
         if on_look is not None:
-            on_look(record, look)
+            on_look(record)
         return record
 
     def _judge(self, record: RolloutRecord, metrics: MetricsSource) -> tuple[RolloutRecord, Look]:
