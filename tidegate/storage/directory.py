@@ -92,6 +92,8 @@ class DirectoryStore:
         """Return, sorted, every key that starts with `prefix`."""
         check_prefix(prefix)
         folder, _, _ = prefix.rpartition("/")
+        if not self._is_inside(self._root / folder):
+            return iter(())
         with self._explained("list", prefix):
             return iter(sorted(key for key in self._walk(folder) if key.startswith(prefix)))
 
@@ -125,9 +127,12 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         check_key(key)
         path = self._root / key
-        if os.path.realpath(path) != str(path):
+        if not self._is_inside(path):
             raise StorageError(f"store {self.uri}: key {key!r} leads through a symbolic link; replace the link by a directory")
         return path
+
+    def _is_inside(self, path: Path) -> bool:
+        return os.path.realpath(path) == str(path)
 
     def _write(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
         path = self._path(key)
@@ -173,14 +178,19 @@ class DirectoryStore:
 
     def _publish(self, place: Callable[[], object], path: Path) -> None:
         for _ in range(_PUBLISH_ATTEMPTS):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                if any(folder.is_file() for folder in path.parents):
+                    raise NotADirectoryError(errno.ENOTDIR, "a part of the key before the last is an object") from None
+                continue  # a concurrent delete has pruned the empty folder between two looks at it
             try:
                 place()
             except FileNotFoundError:
-                continue  # a concurrent delete has just pruned the empty folder
+                continue  # the same, later
             _sync_directory(path.parent)
             return
-        raise OSError(errno.ENOENT, "its folder keeps vanishing")
+        raise FileNotFoundError(errno.ENOENT, "its folder keeps vanishing")
 
     def _prune(self, folder: Path) -> None:
         while folder != self._root:
