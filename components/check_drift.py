@@ -10,21 +10,29 @@ def check_drift(
     project_file: str,
     project_digest: str,
     clock: str,
+    run_id: str,
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-    decision: dsl.Output[dsl.Markdown],
+    summary: dsl.Output[dsl.Markdown],
     reason: dsl.OutputPath(str),
+    retraining: dsl.OutputPath(int),
 ) -> str:
     from pathlib import Path
 
     from tidegate.clock import open_clock
-    from tidegate.monitoring.decision import check_and_decide
+    from tidegate.release.retraining import check_and_decide
+    from tidegate.monitoring.records import check_key
     from tidegate.project import load_project
+    from tidegate.storage import open_store
 
     project = load_project(project_file, digest=project_digest)
-    outcome = check_and_decide(project, now=open_clock(clock).now(), report=Path(report.path))
-    for name, value in outcome.metrics.items():
-        metrics.log_metric(name, value)
-    Path(decision.path).write_text(outcome.markdown, encoding="utf-8")
-    Path(reason).write_text(outcome.reason, encoding="utf-8")
-    return "retrain" if outcome.retrain else "keep"
+    check, decision = check_and_decide(project, clock=open_clock(clock), run_id=run_id)
+    html = check_key(project.name, check.window_end, ".html")
+    Path(report.path).write_bytes(open_store(project.store_uri).get(html).data)
+    metrics.log_metric("rows", check.rows)
+    metrics.log_metric("drifted_share", check.drifted_share)
+    metrics.log_metric("prediction_psi", check.prediction.psi)
+    Path(summary.path).write_text(f"{check.summary}\n\n**{decision.reason}**\n", encoding="utf-8")
+    Path(reason).write_text(decision.reason, encoding="utf-8")
+    Path(retraining).write_text(str(decision.retraining or 0), encoding="utf-8")
+    return "retrain" if decision.retrain else "keep"

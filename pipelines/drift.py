@@ -2,7 +2,9 @@
 
 from kfp import dsl
 
+from components.begin_retraining import begin_retraining
 from components.check_drift import check_drift
+from components.close_retraining import close_retraining
 from pipelines.caching import uncached
 from pipelines.release import release
 
@@ -20,6 +22,12 @@ def drift(
         project_digest: `sha256:…` that the project file must have.
         clock: Event time: `wall`, or `replay:PATH`.
     """
-    check = uncached(check_drift(project_file=project_file, project_digest=project_digest, clock=clock))
+    project = {"project_file": project_file, "project_digest": project_digest}
+    run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+
+    check = uncached(check_drift(**project, clock=clock, run_id=run_id))
     with dsl.If(check.outputs["Output"] == "retrain", name="policy-says-retrain"):
-        release(project_file=project_file, project_digest=project_digest, clock=clock, reason=check.outputs["reason"])
+        retraining = check.outputs["retraining"]
+        begun = uncached(begin_retraining(**project, retraining=retraining, release_id=run_id))
+        released = release(**project, clock=clock, reason=check.outputs["reason"]).after(begun)
+        uncached(close_retraining(**project, retraining=retraining, release_id=run_id)).after(released)

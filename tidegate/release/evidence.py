@@ -40,7 +40,7 @@ def confusion(package: Path) -> tuple[list[str], list[list[int]]]:
 
 def release_summary(project: Project, release_id: str) -> str:
     """Return a release's Markdown summary: what was trained, every gate with its number, and how the rollout ended."""
-    from tidegate.reporting.release import render_release
+    from tidegate.reporting.release import render_release_summary
 
     store = open_store(project.store_uri)
     record = ReleaseLedger(store, project.name).find(release_id)
@@ -48,7 +48,12 @@ def release_summary(project: Project, release_id: str) -> str:
         raise RegistryError(f"release {release_id!r} of {project.name} registered no version; there is nothing to sum up")
     manifest = open_registry(project).manifest(project.name, record.version)
     rollout = store.get(f"rollouts/{project.name}/{record.rollout_id}.json").data if record.rollout_id else None
-    return render_release(manifest, msgspec.json.decode(rollout) if rollout else None, version=record.version)
+    return render_release_summary(
+        manifest,
+        version=record.version,
+        rollout=msgspec.json.decode(rollout) if rollout else None,
+        stopped_by=record.stopped_by,
+    )
 
 
 def _holdout(package: Path) -> tuple[np.ndarray, np.ndarray]:
