@@ -7,7 +7,12 @@ Fixed columns come first, then one column per entity key (`key_<name>`), request
 and output (`output_<name>`). Duplicates may lie on disk; readers keep the last `logged_at` of each `prediction_id`.
 """
 
+import math
+from datetime import datetime
+
 import pyarrow as pa
+
+from tidegate.packaging.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 
 LOG_ROOT = "inference-log"
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -34,3 +39,50 @@ def log_prefix(model: str, version: str | None = None) -> str:
     """Return the key prefix of a model's log, or of one version of it."""
     prefix = f"{LOG_ROOT}/{model}/"
     return prefix if version is None else f"{prefix}version={version}/"
+
+
+def log_partition(model: str, version: str, event_time: datetime) -> str:
+    """Return the key prefix of the partition that `event_time` (UTC) falls into."""
+    return f"{log_prefix(model, version)}hour={event_time:%Y-%m-%dT%H}/"
+
+
+def log_schema(manifest: Manifest) -> pa.Schema:
+    """Return the log's columns for one model package.
+
+    Entity keys are text, whatever their type in the store. A tensor of more than one value a row is a list. Numbers keep
+    their type (FP16 widens to 32 bits), and a NaN is a null.
+    """
+    columns = list(FIXED_COLUMNS)
+    if manifest.features:
+        columns += [pa.field(f"key_{key}", pa.string()) for key in manifest.features.join_keys]
+    columns += [pa.field(input_column(spec), _arrow_type(spec)) for spec in manifest.signature.inputs]
+    if manifest.features:
+        columns += [pa.field(f"feature_time_{view.name}", TIMESTAMP) for view in manifest.features.views]
+    columns += [pa.field(f"output_{spec.name}", _arrow_type(spec)) for spec in manifest.signature.outputs]
+    if any(spec.name == PROBABILITY for spec in manifest.signature.outputs):
+        columns.append(pa.field(f"output_{LABEL}", pa.string()))
+    return pa.schema(columns)
+
+
+def input_column(spec: TensorSpec) -> str:
+    """Return the column of a model input: `input_<name>`, or `feature_<view>__<name>` for a looked-up feature."""
+    return f"{'input' if spec.source == 'request' else 'feature'}_{spec.name}"
+
+
+def _arrow_type(spec: TensorSpec) -> pa.DataType:
+    scalar = _ARROW_TYPES[spec.datatype]
+    return scalar if math.prod(spec.shape[1:]) == 1 else pa.list_(scalar)
+
+
+_ARROW_TYPES = {
+    "BOOL": pa.bool_(),
+    "INT8": pa.int8(),
+    "INT16": pa.int16(),
+    "INT32": pa.int32(),
+    "INT64": pa.int64(),
+    "UINT8": pa.uint8(),
+    "FP16": pa.float32(),
+    "FP32": pa.float32(),
+    "FP64": pa.float64(),
+    "BYTES": pa.string(),
+}

@@ -1,0 +1,1 @@
+"""gRPC: the Open Inference Protocol v2 and the standard health service."""

@@ -1,0 +1,141 @@
+"""Writes the inference log: rows queue up in memory, and a thread turns them into Parquet files of an object store.
+
+Serving never waits for the log. When the store fails, rows are kept and tried again until the queue is full; from then on
+rows are dropped and counted. `close` writes what is left, so that a server which is asked to stop loses nothing.
+"""
+
+import threading
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidegate.packaging.manifest import Manifest
+from tidegate.serving.events import emit
+from tidegate.serving.log_schema import log_partition
+from tidegate.serving.log_table import LogRecord, LogTableBuilder
+from tidegate.serving.metrics import WorkerMetrics
+from tidegate.storage.store import ObjectStore
+
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """When a file is closed, and how many rows may wait."""
+
+    rotate_rows: int = 5000
+    rotate_seconds: float = 5.0
+    queue_rows: int = 50_000
+
+
+class InferenceLog:
+    """The log of one worker."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        manifest: Manifest,
+        *,
+        model: str,
+        version: str,
+        revision: str,
+        limits: LogLimits,
+        metrics: WorkerMetrics,
+    ) -> None:
+        """Start the writing thread; `model`, `version` and `revision` are put on every row."""
+        self._store = store
+        self._builder = LogTableBuilder(manifest, model=model, version=version, revision=revision)
+        self._model = model
+        self._version = version
+        self._limits = limits
+        self._metrics = metrics
+        self._queue: deque[LogRecord] = deque()
+        self._added_rows = 0  # written by the serving thread alone
+        self._finished_rows = 0  # written by the log's thread alone
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_until_closed, name="inference-log")
+        self._thread.start()
+
+    def add(self, record: LogRecord) -> None:
+        """Queue a request's rows, or drop and count them if the queue is full."""
+        if self._added_rows - self._finished_rows + record.rows > self._limits.queue_rows:
+            self._metrics.count_log_dropped(record.rows)
+            return
+        self._added_rows += record.rows
+        self._queue.append(record)
+
+    def close(self) -> None:
+        """Write every queued row, trying a failing store once more, and end the thread."""
+        self._closing.set()
+        self._thread.join()
+
+    def _write_until_closed(self) -> None:
+        batch: list[LogRecord] = []
+        batch_rows = 0
+        opened = time.monotonic()
+        poll = min(0.05, self._limits.rotate_seconds / 4)
+        while not self._closing.wait(poll):
+            if not batch:
+                opened = time.monotonic()
+            batch_rows += self._take(batch, self._limits.rotate_rows - batch_rows)
+            self._metrics.set_queued(self._added_rows - self._finished_rows)
+            if batch_rows < self._limits.rotate_rows and time.monotonic() - opened < self._limits.rotate_seconds:
+                continue
+            batch = self._write(batch)
+            batch_rows = sum(record.rows for record in batch)
+            if batch:
+                self._closing.wait(_RETRY_SECONDS)
+        self._write_rest(batch)
+
+    def _take(self, batch: list[LogRecord], wanted_rows: int) -> int:
+        taken = 0
+        while self._queue and taken < wanted_rows:
+            record = self._queue.popleft()
+            taken += record.rows
+            batch.append(record)
+        return taken
+
+    def _write_rest(self, batch: list[LogRecord]) -> None:
+        batch_rows = sum(record.rows for record in batch)
+        while batch or self._queue:
+            self._take(batch, self._limits.rotate_rows - batch_rows)
+            lost = sum(record.rows for record in self._write(batch))
+            if lost:
+                self._metrics.count_log_lost(lost)
+                self._finished_rows += lost
+                emit("inference log lost rows", level="error", rows=lost)
+            batch, batch_rows = [], 0
+        self._metrics.set_queued(self._added_rows - self._finished_rows)
+
+    def _write(self, batch: list[LogRecord]) -> list[LogRecord]:
+        """Write `batch`, one file an hour of event time, and return the records that the store did not take."""
+        hours: dict[str, list[LogRecord]] = defaultdict(list)
+        for record in batch:
+            hours[log_partition(self._model, self._version, record.event_time)].append(record)
+        failed: list[LogRecord] = []
+        for partition, records in hours.items():
+            if self._write_file(partition, records):
+                rows = sum(record.rows for record in records)
+                self._metrics.count_log_written(rows)
+                self._finished_rows += rows
+            else:
+                failed += records
+        self._metrics.set_queued(self._added_rows - self._finished_rows)
+        return failed
+
+    def _write_file(self, partition: str, records: Sequence[LogRecord]) -> bool:
+        key = f"{partition}{records[0].logged_at // 1000}-{uuid.uuid4().hex[:12]}.parquet"
+        try:
+            sink = pa.BufferOutputStream()
+            pq.write_table(self._builder.build(records), sink, compression="zstd")
+            self._store.put(key, sink.getvalue().to_pybytes())
+        except Exception as error:  # the thread must outlive whatever a store raises
+            self._metrics.count_log_failure()
+            emit("inference log write failed", level="error", key=key, error=" ".join(str(error).split()))
+            return False
+        return True

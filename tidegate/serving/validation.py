@@ -1,0 +1,186 @@
+"""Checks a request's tensors against the signature and gives them the shapes the graph takes.
+
+What the training data never held (an unknown category, a number outside its range) is legal, but counted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tidegate.packaging.manifest import Manifest, TensorSpec
+from tidegate.serving.errors import bad_request
+from tidegate.serving.tensors import DATATYPES, DTYPES, Array, is_null
+
+_KEY_DATATYPES = ("BYTES", "INT64", "INT32", "INT16", "INT8", "UINT8")
+
+
+@dataclass(slots=True)
+class CheckedInputs:
+    """Tensors that satisfy the signature.
+
+    Attributes:
+        rows: Number of rows, the same in every tensor.
+        tensors: Model inputs by name, in the graph's shapes and dtypes. Without the looked-up features unless
+            `features_given`.
+        keys: Entity keys by name, shape [rows]; a null key has no features.
+        features_given: The caller sent the features itself, so that none are to be looked up.
+    """
+
+    rows: int
+    tensors: dict[str, Array]
+    keys: dict[str, Array]
+    features_given: bool
+
+
+class InputValidator:
+    """Checks tensors against the signature of one model package."""
+
+    def __init__(self, manifest: Manifest, *, max_rows: int, count_unusual: Callable[[str, int], None]) -> None:
+        """Prepare the checks.
+
+        Args:
+            manifest: The package's manifest.
+            max_rows: Rows allowed in one request.
+            count_unusual: Called with an input's name and how many of its values the training data never held.
+        """
+        inputs = manifest.signature.inputs
+        self._max_rows = max_rows
+        self._keys = manifest.features.join_keys if manifest.features else ()
+        self._request_checks = tuple(_TensorCheck(spec, count_unusual) for spec in inputs if spec.source == "request")
+        self._feature_checks = tuple(_TensorCheck(spec, count_unusual) for spec in inputs if spec.source == "feature")
+        self._feature_names = frozenset(check.name for check in self._feature_checks)
+        self._known = self._feature_names | {check.name for check in self._request_checks} | set(self._keys)
+
+    def check(self, tensors: Mapping[str, Array]) -> CheckedInputs:
+        """Return the tensors, checked and shaped; raises RequestError (400) naming tensor, row, value and bound."""
+        rows = self._row_count(tensors)
+        features_given = self._features_given(tensors)
+        checked = {check.name: check(self._tensor(tensors, check.name), rows) for check in self._request_checks}
+        if features_given:
+            for check in self._feature_checks:
+                checked[check.name] = check(self._tensor(tensors, check.name), rows)
+        keys_needed = bool(self._feature_checks) and not features_given
+        keys = {key: _check_key(self._tensor(tensors, key), key, rows) for key in self._keys if keys_needed or key in tensors}
+        return CheckedInputs(rows, checked, keys, features_given)
+
+    def _row_count(self, tensors: Mapping[str, Array]) -> int:
+        rows = -1
+        for name, array in tensors.items():
+            if name not in self._known:
+                raise bad_request(f"tensor {name!r} is no input of this model; it takes {', '.join(self._wanted())}")
+            if rows == -1:
+                rows, first = array.shape[0], name
+            elif array.shape[0] != rows:
+                raise bad_request(f"tensor {name!r} has {array.shape[0]} rows, but {first!r} has {rows}; all must agree")
+        if rows < 1:
+            raise bad_request(f"the request holds no rows; this model takes {', '.join(self._wanted())}")
+        if rows > self._max_rows:
+            raise bad_request(f"the request holds {rows} rows; at most {self._max_rows} are allowed, so split it")
+        return rows
+
+    def _features_given(self, tensors: Mapping[str, Array]) -> bool:
+        given = self._feature_names & tensors.keys()
+        if given and len(given) < len(self._feature_names):
+            missing = ", ".join(sorted(self._feature_names - given))
+            raise bad_request(f"some features are given, but not {missing}; give all of them, or none to have them looked up")
+        return bool(given)
+
+    def _tensor(self, tensors: Mapping[str, Array], name: str) -> Array:
+        try:
+            return tensors[name]
+        except KeyError:
+            raise bad_request(f"tensor {name!r} is missing; this model takes {', '.join(self._wanted())}") from None
+
+    def _wanted(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self._keys, *(check.name for check in self._request_checks))))
+
+
+class _TensorCheck:
+    def __init__(self, spec: TensorSpec, count_unusual: Callable[[str, int], None]) -> None:
+        self.name = spec.name
+        self._datatype = spec.datatype
+        self._dtype = DTYPES[spec.datatype]
+        self._row_shape = spec.shape[1:]
+        self._row_is_scalar = all(size == 1 for size in self._row_shape)
+        self._nullable = spec.nullable
+        self._minimum = -np.inf if spec.minimum is None else spec.minimum
+        self._maximum = np.inf if spec.maximum is None else spec.maximum
+        self._categories = frozenset(spec.categories) if spec.categories is not None else None
+        self._count_unusual = count_unusual
+        self._check_values = {"O": self._check_strings, "f": self._check_floats, "b": self._check_nothing}.get(
+            self._dtype.kind, self._check_integers
+        )
+
+    def __call__(self, array: Array, rows: int) -> Array:
+        if array.dtype != self._dtype:
+            found = DATATYPES[array.dtype]
+            raise bad_request(f"tensor {self.name!r} is {found}, but this model takes {self._datatype}")
+        shape = array.shape
+        if shape[1:] != self._row_shape:
+            array = self._reshaped(array, rows)
+        return self._check_values(array, rows)
+
+    def _reshaped(self, array: Array, rows: int) -> Array:
+        if self._row_is_scalar and array.size == rows:
+            return array.reshape(rows, *self._row_shape)
+        fits = array.ndim - 1 == len(self._row_shape) and all(
+            expected in (-1, found) for expected, found in zip(self._row_shape, array.shape[1:], strict=True)
+        )
+        if not fits:
+            wanted = [-1, *self._row_shape]
+            raise bad_request(f"tensor {self.name!r} has shape {list(array.shape)}, but this model takes {wanted}")
+        return array
+
+    def _check_nothing(self, array: Array, rows: int) -> Array:
+        return array
+
+    def _check_integers(self, array: Array, rows: int) -> Array:
+        if array.size == 1:
+            unusual = int(not self._minimum <= array.item() <= self._maximum)
+        else:
+            unusual = int(np.count_nonzero((array < self._minimum) | (array > self._maximum)))
+        if unusual:
+            self._count_unusual(self.name, unusual)
+        return array
+
+    def _check_floats(self, array: Array, rows: int) -> Array:
+        if array.size == 1:
+            value = array.item()
+            if self._minimum <= value <= self._maximum and value - value == 0:
+                return array
+        bad = ~np.isfinite(array) if not self._nullable else np.isinf(array)
+        if bad.any():
+            at = int(np.flatnonzero(bad)[0])
+            value = array.ravel()[at]
+            what = "is null or NaN, but this input must be given" if np.isnan(value) else f"is {value}; it must be finite"
+            raise bad_request(f"tensor {self.name!r} {self._place(at, array, rows)} {what}")
+        unusual = np.count_nonzero((array < self._minimum) | (array > self._maximum))
+        if unusual:
+            self._count_unusual(self.name, int(unusual))
+        return array
+
+    def _check_strings(self, array: Array, rows: int) -> Array:
+        values = array.ravel().tolist()
+        if None in values:
+            at = values.index(None)
+            if not self._nullable:
+                raise bad_request(f"tensor {self.name!r} {self._place(at, array, rows)} is null, but this input must be given")
+            array = np.where(is_null(array), "", array)
+        if self._categories is not None:
+            unusual = sum(value not in self._categories for value in values if value is not None)
+            if unusual:
+                self._count_unusual(self.name, unusual)
+        return array
+
+    @staticmethod
+    def _place(at: int, array: Array, rows: int) -> str:
+        return f"row {at // (array.size // rows)}"
+
+
+def _check_key(array: Array, name: str, rows: int) -> Array:
+    if DATATYPES[array.dtype] not in _KEY_DATATYPES:
+        raise bad_request(f"entity key {name!r} is {DATATYPES[array.dtype]}; it must be one of {', '.join(_KEY_DATATYPES)}")
+    if array.size != rows:
+        raise bad_request(f"entity key {name!r} has shape {list(array.shape)}, but needs one value for each of the {rows} rows")
+    return array.reshape(rows)
