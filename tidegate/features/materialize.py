@@ -1,0 +1,163 @@
+"""Materialization: moves each view's latest rows from its source to the online store, from one watermark to the next."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+from feast import FeatureView
+from feast.types import Bool, FeastType, Float32, Float64, Int32, Int64, String
+
+from tidegate.errors import DataError, FeatureError
+from tidegate.features.online_file import PackedRow, upsert
+from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
+from tidegate.features.source import ViewSource, open_source, quoted
+from tidegate.features.times import from_microseconds, to_microseconds
+
+_CASTS: dict[FeastType, str] = {
+    Float32: "FLOAT",
+    Float64: "DOUBLE",
+    Int32: "BIGINT",
+    Int64: "BIGINT",
+    String: "VARCHAR",
+    Bool: "BOOLEAN",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ViewMaterialization:
+    """What became of one view: rows written for event times after `since` (None: from the beginning) up to `until`."""
+
+    view: str
+    since: datetime | None
+    until: datetime
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaterializationReport:
+    """What one materialization did; views that are not served online are not in it."""
+
+    until: datetime
+    views: tuple[ViewMaterialization, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows written over all views."""
+        return sum(view.rows for view in self.views)
+
+
+class Materializer:
+    """Materializes views one after another; each view's rows and its watermark are written in one transaction.
+
+    A killed materialization resumes where it stopped. A view whose definition changed starts from the beginning. Rows that
+    arrive late, for an event time already passed, are picked up by their created timestamp.
+    """
+
+    def __init__(
+        self, source: duckdb.DuckDBPyConnection, online: sqlite3.Connection, project: str, repo_path: Path | str
+    ) -> None:
+        self._source = source
+        self._online = online
+        self._project = project
+        self._repo_path = repo_path
+
+    def materialize(self, view: FeatureView, until: datetime) -> ViewMaterialization:
+        """Bring the online rows of `view` to the state of event time `until`; raises FeatureError, DataError."""
+        features = {field.name: _cast(view, field.name, field.dtype) for field in view.features}
+        keys = {column.name: _cast(view, column.name, column.dtype) for column in view.entity_columns}
+        definition = _definition(view)
+        until_us = to_microseconds(until)
+        since_us = self._watermark(view.name, definition)
+        if since_us is not None and since_us >= until_us:
+            return ViewMaterialization(view.name, from_microseconds(since_us), until, 0)
+        source = open_source(self._source, view, list(features), self._repo_path)
+        rows = list(self._pull(source, keys, features, since_us, until_us))
+        self._write(view.name, rows, until_us, definition)
+        since = from_microseconds(since_us) if since_us is not None else None
+        return ViewMaterialization(view.name, since, until, len(rows))
+
+    def _watermark(self, view: str, definition: str) -> int | None:
+        query = "SELECT until_us FROM watermarks WHERE project = ? AND view = ? AND definition = ?"
+        found = self._online.execute(query, (self._project, view, definition)).fetchone()
+        return found[0] if found else None
+
+    def _pull(
+        self, source: ViewSource, keys: dict[str, str], features: dict[str, str], since_us: int | None, until_us: int
+    ) -> Iterator[PackedRow]:
+        prefix = view_prefix(self._project, source.view)
+        key_names = key_order(keys)
+        casts = [f"CAST({quoted(name)} AS {kind})" for name, kind in [*((k, keys[k]) for k in key_names), *features.items()]]
+        try:
+            found = self._source.sql(_latest_rows(source, key_names, casts, since_us, until_us)).fetchall()
+        except duckdb.Error as error:
+            raise DataError(f"feature view {source.view}: {' '.join(str(error).split())}") from error
+        width = len(key_names)
+        for event_us, created_us, *values in found:
+            row = dict(zip(features, values[width:], strict=True))
+            yield pack_key(prefix, tuple(values[:width])), event_us, created_us, pack_row(row)
+
+    def _write(self, view: str, rows: list[PackedRow], until_us: int, definition: str) -> None:
+        try:
+            with self._online:
+                self._online.execute("BEGIN IMMEDIATE")
+                upsert(self._online, rows)
+                self._online.execute(
+                    "INSERT OR REPLACE INTO watermarks (project, view, until_us, definition) VALUES (?, ?, ?, ?)",
+                    (self._project, view, until_us, definition),
+                )
+        except sqlite3.Error as error:
+            raise FeatureError(f"feature view {view}: its online rows cannot be written: {error}") from error
+
+
+def _latest_rows(source: ViewSource, keys: tuple[str, ...], selected: list[str], since_us: int | None, until_us: int) -> str:
+    """Return the query for each key's latest row in the window, with its event and created time first."""
+    created = f"coalesce({source.created_us}, 0)" if source.created_us else "0"
+    columns = ", ".join([f"{source.event_us} AS event_us", f"{created} AS created_us", *selected])
+    present = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
+    window = _rows_between(source, since_us, until_us)
+    scans = [f"SELECT * FROM {source.relation} WHERE {present} AND {window}"]  # noqa: S608
+    if since_us is not None and source.created_us:
+        late = f"{source.event_us} <= {since_us} AND {source.created_us} > {since_us} AND {source.created_us} <= {until_us}"
+        scans.append(f"SELECT * FROM {source.relation} WHERE {present} AND {late}")  # noqa: S608
+    names = ", ".join(map(quoted, keys))
+    return f"""
+        SELECT {columns} FROM ({" UNION ALL ".join(scans)})
+        QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY event_us DESC, created_us DESC) = 1
+    """  # noqa: S608
+
+
+def _rows_between(source: ViewSource, since_us: int | None, until_us: int) -> str:
+    """Return the condition on the event time; on the bare column where that lets DuckDB skip parts of the file."""
+    if source.event_type not in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
+        after = f"{source.event_us} > {since_us} AND " if since_us is not None else ""
+        return f"{after}{source.event_us} <= {until_us}"
+    after = f"{source.event} > {_literal(source.event_type, since_us)} AND " if since_us is not None else ""
+    return f"{after}{source.event} <= {_literal(source.event_type, until_us)}"
+
+
+def _literal(kind: str, microseconds: int) -> str:
+    text = from_microseconds(microseconds).replace(tzinfo=None).isoformat(sep=" ")
+    return f"TIMESTAMPTZ '{text}+00'" if kind == "TIMESTAMP WITH TIME ZONE" else f"TIMESTAMP '{text}'"
+
+
+def _cast(view: FeatureView, column: str, dtype: FeastType) -> str:
+    if dtype not in _CASTS:
+        raise FeatureError(f"feature view {view.name}: {column!r} is {dtype}, which cannot be materialized")
+    return _CASTS[dtype]
+
+
+def _definition(view: FeatureView) -> str:
+    """Return a digest of everything in the view's definition that decides what its online rows hold."""
+    source = view.batch_source
+    parts = [
+        *sorted(f"{field.name}:{field.dtype}" for field in [*view.entity_columns, *view.features]),
+        str(source.path),
+        str(source.timestamp_field),
+        str(source.created_timestamp_column),
+        str(sorted(source.field_mapping.items())),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,157 @@
+"""A Feast repository and its workspace, in process: apply, contracts, training sets, materialization.
+
+    repository = FeatureRepository(project.paths.repository, project.paths.workspace)
+    repository.apply()
+    contract = repository.contract("flights_late_v1")
+    table = repository.training_set(entity_rows, "flights_late_v1", "event_timestamp")
+    repository.materialize(clock.now())
+    repository.online_store_uri         # what the model server's OnlineReader opens
+
+This module imports Feast, which takes seconds: import it only where it is used.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast import FeatureService, FeatureStore
+from feast.errors import FeastObjectNotFoundException
+
+from tidegate.errors import DataError, FeatureError
+from tidegate.features.contract import freeze_contract
+from tidegate.features.definitions import load_config, load_definitions
+from tidegate.features.materialize import MaterializationReport, Materializer
+from tidegate.features.online_file import online_uri, open_writer
+from tidegate.features.online_store import PackedOnlineStore, online_store_path
+from tidegate.features.source import open_connection
+from tidegate.packaging.manifest import Datatype, FeatureContract
+
+_TIMESTAMP = "event_timestamp"
+_ARROW: dict[Datatype, pa.DataType] = {"FP32": pa.float32(), "INT64": pa.int64(), "BYTES": pa.string(), "BOOL": pa.bool_()}
+
+
+class FeatureRepository:
+    """The feature store of one project on this machine."""
+
+    def __init__(self, repository: Path, workspace: Path) -> None:
+        """Open the Feast repository folder `repository`; `${TIDEGATE_WORKSPACE}` in it stands for `workspace`.
+
+        Raises:
+            FeatureError: The folder holds no feature_store.yaml, or one that Feast refuses.
+        """
+        self._repository = repository.resolve()
+        self._workspace = workspace.resolve()
+        self._store = FeatureStore(config=load_config(self._repository, self._workspace))
+        self._check_online_store()
+        self._materializer: Materializer | None = None
+
+    @property
+    def online_store_uri(self) -> str:
+        """The address of the online store: `sqlite:///ABSOLUTE/PATH`."""
+        return online_uri(online_store_path(self._store.config))
+
+    def apply(self) -> None:
+        """Register the repository's definitions, and forget those that are gone from it; doing it twice changes nothing.
+
+        Raises:
+            FeatureError: A definition file fails, or Feast refuses a definition.
+            DataError: A source is missing or cannot be read.
+        """
+        defined = load_definitions(self._repository, self._workspace)
+        names = {(type(value), value.name) for value in defined}
+        registered = [*self._store.list_feature_views(), *self._store.list_feature_services()]
+        gone = [value for value in registered if (type(value), value.name) not in names]
+        try:
+            self._store.apply(defined, objects_to_delete=gone, partial=False)
+        except Exception as error:  # Feast raises errors of many kinds here
+            raise FeatureError(f"feature repository {self._repository}: {_one_line(error)}") from error
+
+    def contract(self, service: str) -> FeatureContract:
+        """Return the feature contract of the service called `service`, as registered by `apply`.
+
+        Raises:
+            FeatureError: There is no such service, or it cannot be frozen; see `tidegate.features.contract`.
+        """
+        views = {view.name: view for view in self._store.list_feature_views()}
+        return freeze_contract(self._store.project, self._service(service), views)
+
+    def training_set(self, entity_rows: pa.Table, service: str, timestamp_column: str) -> pa.Table:
+        """Return `entity_rows`, all rows and columns in order, with the features known at each row's time.
+
+        Args:
+            entity_rows: At least the service's join keys and `timestamp_column`; rows may repeat or lack a key or a time.
+            service: The feature service.
+            timestamp_column: A timestamp; without a zone it is UTC.
+
+        Returns:
+            A table with a further column `<view>__<feature>` for every feature, of the contract's datatype (float32, int64,
+            string or bool). What is missing is the contract's default, or else null.
+
+        Raises:
+            FeatureError: There is no such service.
+            DataError: A column is missing, has a wrong type, or clashes with a feature's name.
+        """
+        contract = self.contract(service)
+        _check_columns(entity_rows, [*contract.join_keys, timestamp_column])
+        narrow = entity_rows.select(list(contract.join_keys)).append_column(_TIMESTAMP, entity_rows.column(timestamp_column))
+        frame = narrow.to_pandas(types_mapper=pd.ArrowDtype)  # shares the memory of the Arrow table
+        job = self._store.get_historical_features(frame, self._service(service), full_feature_names=True)
+        joined = job.to_arrow()
+        result = entity_rows
+        for view in contract.views:
+            for field in view.features:
+                name = f"{view.name}__{field.name}"
+                if name in entity_rows.column_names:
+                    raise DataError(f"entity rows: column {name!r} has the name of a feature; rename it")
+                column = _cast(joined.column(name), name, _ARROW[field.datatype])
+                result = result.append_column(name, column if field.default is None else pc.fill_null(column, field.default))
+        return result
+
+    def materialize(self, until: datetime) -> MaterializationReport:
+        """Bring the online store to the state of event time `until`, from where the last materialization ended.
+
+        Only views with `online=True` are materialized, each row at most once; a killed call is resumed by the next.
+
+        Raises:
+            FeatureError: `until` has no time zone, or the online store cannot be written.
+            DataError: A source is missing, lacks a column or has a wrong type.
+        """
+        if until.tzinfo is None:
+            raise FeatureError(f"materialize: {until.isoformat()} has no time zone; event time is UTC")
+        views = [view for view in self._store.list_feature_views() if view.online]
+        if self._materializer is None:
+            online = open_writer(online_store_path(self._store.config))
+            self._materializer = Materializer(open_connection(), online, self._store.project, self._repository)
+        return MaterializationReport(until, tuple([self._materializer.materialize(view, until) for view in views]))
+
+    def _service(self, name: str) -> FeatureService:
+        try:
+            return self._store.get_feature_service(name)
+        except FeastObjectNotFoundException:
+            known = ", ".join(sorted(service.name for service in self._store.list_feature_services())) or "none; apply first"
+            raise FeatureError(f"feature service {name!r} is not registered; there are: {known}") from None
+
+    def _check_online_store(self) -> None:
+        kind = self._store.config.online_store.type
+        wanted = f"{PackedOnlineStore.__module__}.{PackedOnlineStore.__name__}"
+        if kind != wanted:
+            raise FeatureError(f"feature repository {self._repository}: online_store.type is {kind!r}; use {wanted!r}")
+
+
+def _check_columns(rows: pa.Table, needed: list[str]) -> None:
+    for name in needed:
+        if name not in rows.column_names:
+            raise DataError(f"entity rows: no column {name!r}; there are {', '.join(rows.column_names)}")
+
+
+def _cast(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"feature {name}: not {kind}: {error}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
