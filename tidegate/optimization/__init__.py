@@ -1,1 +1,1 @@
-"""Optimization: variants of a model, the gates they must pass, and the selection among the survivors."""
+"""Variants of a model and the gates they must pass: parity, accuracy, one interleaved benchmark, selection."""
