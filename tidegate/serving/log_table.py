@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tidegate.packaging.manifest import Manifest
+from tidegate.serving.arrow_columns import lists, numbers, texts
 from tidegate.serving.log_schema import FIXED_COLUMNS, TIMESTAMP, input_column, log_schema
 from tidegate.serving.tensors import Array
 
@@ -59,29 +59,32 @@ class LogTableBuilder:
     def build(self, records: Sequence[LogRecord]) -> pa.Table:
         """Return one row a prediction."""
         counts = [record.rows for record in records]
-        total = sum(counts)
-        columns = [pa.array(values, type=type_) for values, type_ in self._fixed(records, counts, total)]
+        fixed = self._fixed(records, counts)
+        columns = [fixed[column.name] for column in FIXED_COLUMNS]
         for column in list(self._schema)[len(FIXED_COLUMNS) :]:
             pieces = [self._piece(record, column.name) for record in records]
             columns.append(_column(pieces, counts, column.type))
-        return pa.table(columns, schema=self._schema)
+        return pa.Table.from_arrays(columns, schema=self._schema)
 
-    def _fixed(self, records: Sequence[LogRecord], counts: list[int], total: int) -> list[tuple[Any, pa.DataType]]:
+    def _fixed(self, records: Sequence[LogRecord], counts: list[int]) -> dict[str, pa.Array]:
         ids = [record.request_id for record in records for _ in range(record.rows)]
-        row_numbers = [row for count in counts for row in range(count)]
-        values: dict[str, Any] = {
-            "prediction_id": [f"{request_id}/{row}" for request_id, row in zip(ids, row_numbers, strict=True)],
-            "request_id": ids,
-            "row": row_numbers,
-            **{name: [value] * total for name, value in self._constants.items()},
-            "event_time": np.repeat([(record.event_time - _EPOCH) // _MICROSECOND for record in records], counts),
-            "logged_at": np.repeat([record.logged_at // 1000 for record in records], counts),
-            "status": np.repeat([record.status for record in records], counts),
-            "error": [record.error for record in records for _ in range(record.rows)],
-            "cache_hit": np.zeros(total, np.bool_),
-            "latency_us": np.repeat([record.latency_us for record in records], counts),
+        rows = [row for count in counts for row in range(count)]
+
+        def repeated(values: list[int], type_: pa.DataType) -> pa.Array:
+            return numbers(np.repeat(np.array(values, np.int64), counts), type_)
+
+        return {
+            "prediction_id": texts([f"{request_id}/{row}" for request_id, row in zip(ids, rows, strict=True)]),
+            "request_id": texts(ids),
+            "row": numbers(np.array(rows, np.int32), pa.int32()),
+            **{name: texts([value] * len(rows)) for name, value in self._constants.items()},
+            "event_time": repeated([(record.event_time - _EPOCH) // _MICROSECOND for record in records], TIMESTAMP),
+            "logged_at": repeated([record.logged_at // 1000 for record in records], TIMESTAMP),
+            "status": repeated([record.status for record in records], pa.int16()),
+            "error": texts([record.error for record in records for _ in range(record.rows)]),
+            "cache_hit": numbers(np.zeros(len(rows), np.bool_), pa.bool_()),
+            "latency_us": repeated([record.latency_us for record in records], pa.int64()),
         }
-        return [(values[column.name], column.type) for column in FIXED_COLUMNS]
 
     def _piece(self, record: LogRecord, column: str) -> Array | None:
         kind, _, rest = column.partition("_")
@@ -95,30 +98,29 @@ class LogTableBuilder:
 
 
 def _column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.DataType) -> pa.Array:
-    if pa.types.is_list(type_):
-        rows = [
-            row
-            for piece, count in zip(pieces, counts, strict=True)
-            for row in ([None] * count if piece is None else piece.reshape(count, -1).tolist())
-        ]
-        return pa.array(rows, type=type_)
-    if pa.types.is_string(type_):
-        texts: list[str | None] = []
-        for piece, count in zip(pieces, counts, strict=True):
-            row_values = [None] * count if piece is None else piece.ravel().tolist()
-            texts += [value if value is None or isinstance(value, str) else str(value) for value in row_values]
-        return pa.array(texts, type=type_)
-    given = [piece for piece in pieces if piece is not None]
-    if not given:
-        return pa.nulls(sum(counts), type_)
-    empty = given[0].dtype.type(0, "us") if given[0].dtype.kind == "M" else given[0].dtype.type(0)
+    """Return the column that `pieces` make up, one piece a record; a record without a piece has nulls."""
+    present = np.repeat([piece is not None for piece in pieces], counts)
+    example = next((piece for piece in pieces if piece is not None), None)
+    if example is None:
+        return pa.nulls(len(present), type_)
+    width = example.size // example.shape[0]
+    empty = np.array([None], object) if example.dtype == object else np.zeros(1, example.dtype)
     values: Array = np.concatenate(
-        [np.full(count, empty) if piece is None else piece.ravel() for piece, count in zip(pieces, counts, strict=True)]
+        [
+            np.repeat(empty, count * width) if piece is None else piece.ravel()
+            for piece, count in zip(pieces, counts, strict=True)
+        ]
     )
-    mask = np.repeat([piece is None for piece in pieces], counts)
+    is_list = pa.types.is_list(type_)
+    column = _values(values, np.repeat(present, width), type_.value_type if is_list else type_)
+    return lists(column, width, present) if is_list else column
+
+
+def _values(values: Array, present: Array, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_string(type_):
+        return texts([value if value is None or isinstance(value, str) else str(value) for value in values.tolist()])
     if values.dtype.kind == "f":
-        mask |= np.isnan(values)
+        present = present & ~np.isnan(values)
     elif values.dtype.kind == "M":
-        mask |= np.isnat(values)
-        return pa.array(values.astype("datetime64[us]").view(np.int64), mask=mask).cast(TIMESTAMP)
-    return pa.array(values.astype(type_.to_pandas_dtype(), copy=False), type=type_, mask=mask)
+        present = present & ~np.isnat(values)
+    return numbers(values, type_, present)
