@@ -1,0 +1,168 @@
+"""One model server process of a revision: started, watched, restarted with growing pauses when it dies, and ended."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tidegate.deployment.local.envoy_config import READY_PATH, Backend
+from tidegate.deployment.local.processes import end, kill_group, start_bound
+
+_POLL_SECONDS = 0.1
+_CHECK_SECONDS = 1.0
+_CHECK_TIMEOUT = 2.0
+_MISSES_UNTIL_UNREADY = 3
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+_STEADY_SECONDS = 10.0
+_STOP_GRACE = 20.0
+_TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """What a model server serves and where: the revision's package and settings, and its ports."""
+
+    backend: Backend
+    storage_uri: str
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment variables that the model server reads."""
+        return {
+            **self.env,
+            "TIDEGATE_NAME": self.backend.service,
+            "TIDEGATE_REVISION": self.backend.revision,
+            "TIDEGATE_VERSION": self.storage_uri.rstrip("/").rpartition("/")[2],
+            "TIDEGATE_HTTP_PORT": str(self.backend.http_port),
+            "TIDEGATE_GRPC_PORT": str(self.backend.grpc_port),
+        }
+
+
+ServerCommand = Callable[[ServerSpec], Sequence[str]]
+
+
+def tidegate_serve(spec: ServerSpec) -> list[str]:
+    """Return the command of Tidegate's own model server; its settings come from the environment."""
+    return [sys.executable, "-m", "tidegate", "serve", spec.storage_uri]
+
+
+class ModelServer:
+    """Keeps one model server running until `stop`.
+
+    Attributes:
+        spec: What it serves.
+        ready: Whether it answers the readiness probe now.
+        admitted: Whether it was ever ready.
+        reason: Why it is not ready; empty if it is.
+        failures: Times in a row that the process ended by itself, without having been ready for some seconds.
+        pid: The process, None while there is none.
+    """
+
+    def __init__(self, spec: ServerSpec, *, state: Path, log: Path, command: ServerCommand) -> None:
+        """Describe the server; `start` starts it."""
+        self.spec = spec
+        self.ready = False
+        self.admitted = False
+        self.reason = "starting"
+        self.failures = 0
+        self.pid: int | None = None
+        self._state = state
+        self._log = log
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the process, and keep it running."""
+        self._task = asyncio.create_task(self._keep_running())
+
+    async def stop(self) -> None:
+        """End the process: asked first, killed after a grace."""
+        self.ready, self.reason = False, "stopping"
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._process is not None:
+            await end(self._process, grace=_STOP_GRACE)
+        self.pid = None
+
+    async def _keep_running(self) -> None:
+        while True:
+            started = time.monotonic()
+            log_start = self._log.stat().st_size if self._log.exists() else 0
+            try:
+                self._process = await start_bound(
+                    self._command(self.spec),
+                    env={**os.environ, **self.spec.settings},
+                    state=self._state,
+                    log=self._log,
+                    parent_death=signal.SIGTERM,
+                )
+            except OSError as error:
+                self.reason = f"cannot be started: {error.strerror}"
+            else:
+                self.pid = self._process.pid
+                status = await self._watch(self._process)
+                kill_group(self._process.pid)
+                self.reason = f"{_describe(status)}: {_last_line(self._log, log_start)}"
+            self.pid, self.ready = None, False
+            self.failures = 1 if time.monotonic() - started > _STEADY_SECONDS and self.admitted else self.failures + 1
+            await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (self.failures - 1), _LONGEST_PAUSE))
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> int:
+        probing = asyncio.create_task(self._probe())
+        try:
+            return await process.wait()
+        finally:
+            probing.cancel()
+
+    async def _probe(self) -> None:
+        misses = 0
+        while True:
+            answer = await asyncio.to_thread(_probe_ready, self.spec.backend.http_port)
+            misses = 0 if answer is None else misses + 1
+            if answer is None:
+                self.ready, self.admitted, self.reason = True, True, ""
+            elif not self.ready or misses >= _MISSES_UNTIL_UNREADY:
+                self.ready, self.reason = False, answer
+            await asyncio.sleep(_CHECK_SECONDS if self.ready else _POLL_SECONDS)
+
+
+def _probe_ready(port: int) -> str | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{READY_PATH}", timeout=_CHECK_TIMEOUT):
+            return None
+    except urllib.error.HTTPError as error:
+        return f"not ready yet (HTTP status {error.code})"
+    except OSError:
+        return "does not answer the readiness probe yet"
+
+
+def _describe(status: int) -> str:
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def _last_line(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return _message(lines[-1]) if lines else "it printed nothing"
+
+
+def _message(line: str) -> str:
+    try:
+        record = json.loads(line)
+        return str(record.get("error") or record.get("message") or line)
+    except (ValueError, AttributeError):
+        return line.removeprefix("error: ")

@@ -1,0 +1,78 @@
+"""Starting the supervisor in the background, and stopping it with everything it started."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tidegate.deployment.local.processes import kill_supervised, started_at, supervised
+from tidegate.deployment.local.state import Document, LocalState
+from tidegate.errors import DeploymentError
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+def start_supervisor(workspace: Path) -> tuple[int, Path]:
+    """Start a supervisor that outlives this process, wait until it accepts services, and return its pid and log file.
+
+    Raises:
+        DeploymentError: It did not start; says what it said.
+    """
+    state = LocalState(workspace)
+    state.create()
+    log = state.logs / "supervisor.log"
+    command = [sys.executable, "-m", "tidegate", "local", "up", "--workspace", str(workspace.resolve())]
+    with log.open("ab") as output:
+        begin = output.tell()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=dict(os.environ)
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None:
+        record = state.read_supervisor()
+        if record is not None and record["pid"] == process.pid:
+            return process.pid, log
+        if time.monotonic() > deadline:
+            process.terminate()
+            raise DeploymentError(f"the supervisor was not up after {_START_SECONDS:g} s; see {log}")
+        time.sleep(_POLL_SECONDS)
+    raise DeploymentError(_last_words(log, begin) or f"the supervisor ended with status {process.returncode}; see {log}")
+
+
+def stop_supervisor(workspace: Path) -> bool:
+    """Stop the supervisor and everything it started, wait until all is gone, and tell whether anything had run.
+
+    Raises:
+        DeploymentError: Something is still running after a minute.
+    """
+    state = LocalState(workspace)
+    record = state.read_supervisor()
+    if record is not None:
+        _terminate(record)
+    left = kill_supervised(state.root)
+    if supervised(state.root):
+        raise DeploymentError(f"processes {supervised(state.root)} of {workspace} do not end")
+    return record is not None or left > 0
+
+
+def _terminate(record: Document) -> None:
+    deadline = time.monotonic() + _STOP_SECONDS
+    with suppress(ProcessLookupError):
+        os.kill(record["pid"], signal.SIGTERM)
+    while started_at(record["pid"]) == record["started_at"]:
+        if time.monotonic() > deadline:
+            os.kill(record["pid"], signal.SIGKILL)
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _last_words(log: Path, begin: int) -> str:
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
