@@ -20,19 +20,14 @@ def check_drift(
     from pathlib import Path
 
     from tidegate.clock import open_clock
-    from tidegate.release.retraining import check_and_decide
-    from tidegate.monitoring.records import check_key
     from tidegate.project import load_project
-    from tidegate.storage import open_store
+    from tidegate.release.retraining import run_drift_check
 
     project = load_project(project_file, digest=project_digest)
-    check, decision = check_and_decide(project, clock=open_clock(clock), run_id=run_id)
-    html = check_key(project.name, check.window_end, ".html")
-    Path(report.path).write_bytes(open_store(project.store_uri).get(html).data)
-    metrics.log_metric("rows", check.rows)
-    metrics.log_metric("drifted_share", check.drifted_share)
-    metrics.log_metric("prediction_psi", check.prediction.psi)
-    Path(summary.path).write_text(f"{check.summary}\n\n**{decision.reason}**\n", encoding="utf-8")
-    Path(reason).write_text(decision.reason, encoding="utf-8")
-    Path(retraining).write_text(str(decision.retraining or 0), encoding="utf-8")
-    return "retrain" if decision.retrain else "keep"
+    outcome = run_drift_check(project, now=open_clock(clock).now(), report=Path(report.path), run_id=run_id)
+    for name, value in outcome.metrics.items():
+        metrics.log_metric(name, value)
+    Path(summary.path).write_text(outcome.markdown, encoding="utf-8")
+    Path(reason).write_text(outcome.reason, encoding="utf-8")
+    Path(retraining).write_text(str(outcome.retraining.number if outcome.retraining else 0), encoding="utf-8")
+    return "retrain" if outcome.retrain else "keep"

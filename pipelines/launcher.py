@@ -62,6 +62,7 @@ class LocalLauncher:
     def __init__(self, workspace: Path) -> None:
         """Keep logs and artifacts below `workspace/runs`."""
         self._runs = workspace / "runs"
+        self._running: subprocess.Popen[bytes] | None = None
 
     def run(
         self, pipeline: str, arguments: Mapping[str, str], *, on_event: Callable[[TaskEvent], None] | None = None
@@ -80,11 +81,11 @@ class LocalLauncher:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        self._running = process
         try:
             events = _follow(log, process, on_event or (lambda _: None))
-        except BaseException:
-            _end(process)
-            raise
+        finally:
+            self.end_running()
         artifacts = next(iter(sorted((root / "artifacts").glob("*"))), root / "artifacts")
         succeeded = process.returncode == 0
         return RunResult(
@@ -95,6 +96,12 @@ class LocalLauncher:
             cause="" if succeeded else failure_cause(log.read_text(encoding="utf-8", errors="replace")),
             events=tuple(events),
         )
+
+    def end_running(self) -> None:
+        """End the run that is under way in another thread, with everything it started; without one, do nothing."""
+        process, self._running = self._running, None
+        if process is not None:
+            _end(process)
 
     def _fresh_folder(self, pipeline: str) -> Path:
         root = (

@@ -40,6 +40,10 @@ class Traffic:
     latencies: dict[str, list[float]] = field(default_factory=dict)
     failed_with: dict[str, int] = field(default_factory=dict)
 
+    def snapshot(self) -> tuple[int, int]:
+        """Return requests and failures so far."""
+        return self.requests, self.failures
+
     def note(self, version: str, milliseconds: float) -> None:
         """Count an answered request."""
         self.requests += 1
@@ -79,11 +83,24 @@ class Replay:
         self._repository = repository
         self._store = store
         self._moments = flights["event_timestamp"].to_numpy().astype("datetime64[us]")
-        self._payloads = _payloads(project, flights, repository.contract(project.features.service).join_keys)
+        self.contract = repository.contract(project.features.service)
+        self.flights = flights
+        self.on_hour: Callable[[], None] | None = None
+        self._payloads = _payloads(project, flights, self.contract.join_keys)
         self._labels = _Labels(project, flights)
         self._next = 0
         self._materialized = clock.now()
         self.traffic = Traffic()
+
+    @property
+    def asked(self) -> int:
+        """How many of the flights have been asked for."""
+        return self._next
+
+    @property
+    def clock_spec(self) -> str:
+        """From which other processes open the replayed clock."""
+        return self._clock.spec
 
     @property
     def now(self) -> datetime:
@@ -111,6 +128,8 @@ class Replay:
             self._materialized = self.now
             if self.now.hour == 0:
                 self.record_landed()
+            if self.on_hour is not None:
+                self.on_hour()
         upcoming = int(np.searchsorted(self._moments, np.datetime64(end.replace(tzinfo=None), "us")))
         payloads, self._next = self._payloads[self._next : upcoming], upcoming
         began = time.perf_counter()

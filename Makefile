@@ -1,0 +1,70 @@
+# Tidegate. `make` alone lists the targets; `make demo` and `make test` need nothing but Python 3.11 or newer and pip.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --build-constraints requirements/build.txt
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format bench compile image lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.core ## Live through the whole loop on real flights, on this machine
+	@$(BIN)/python -m examples.flights.demo
+
+test: $(VENV)/.test ## Run every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test ## Check style and imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test ## Check types, strictly
+	$(BIN)/mypy
+
+format: $(VENV)/.test ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test ## Run every benchmark; tables on the terminal, JSON in build/benchmarks
+	@mkdir -p build/benchmarks
+	@for name in benchmarks/*/__main__.py; do \
+	    name=$$(basename $$(dirname $$name)); \
+	    echo "== $$name"; \
+	    $(BIN)/python -m benchmarks.$$name --json build/benchmarks/$$name.json || exit 1; \
+	done
+
+compile: $(VENV)/.core ## Compile the pipelines to Kubeflow's IR, in pipelines/compiled
+	$(BIN)/python -m pipelines compile
+
+image: ## Build the container images (needs Docker)
+	docker build --file images/base.Dockerfile --tag tidegate/base .
+	docker build --file images/project.Dockerfile --build-arg BASE=tidegate/base --tag tidegate/project .
+
+lock: $(VENV)/.bootstrap ## Resolve the requirements anew, with hashes
+	for name in bootstrap build core; do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
+	$(LOCK) requirements/test.in --constraints requirements/core.txt --output-file requirements/test.txt
+
+clean: ## Remove everything that was built or run here
+	rm -rf $(VENV) .tidegate build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.bootstrap: requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/it")'
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bootstrap.txt
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.bootstrap requirements/core.txt requirements/build.txt pyproject.toml
+	@echo "installing the locked requirements (about 1.2 GB)"
+	@$(UV) --require-hashes --requirement requirements/core.txt
+	@$(UV) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core requirements/test.txt
+	@echo "installing the locked test requirements"
+	@$(UV) --require-hashes --requirement requirements/test.txt
+	@touch $@
