@@ -44,6 +44,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 _MOVE_ATTEMPTS = 200
 _PUBLISHED = re.compile(rf"{ROOT}([^/]+)/versions/([1-9][0-9]*)/{re.escape(MANIFEST_NAME)}")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _CLAIM = re.compile(r".*/([1-9][0-9]*)\.json")
 
 
@@ -167,7 +168,7 @@ class ModelRegistry:
 
     def resolve(self, name: str, reference: str) -> int:
         """Return the version that `reference` means: a number such as `3`, or an alias; raises RegistryError if none."""
-        if reference.isdecimal():
+        if _NUMBER.fullmatch(reference):
             self._require_version(name, int(reference))
             return int(reference)
         state = self.alias(name, reference)

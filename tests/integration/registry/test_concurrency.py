@@ -1,0 +1,123 @@
+"""Many writers at once, on a directory and on S3 by HTTP: nothing is lost and nothing is made twice."""
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tidegate.errors import PreconditionFailed
+from tidegate.registry.registry import ANY, ModelRegistry
+from tidegate.storage.store import open_store
+
+MakePackage = Callable[..., Path]
+Result = TypeVar("Result")
+MODEL = "flights-late"
+WRITERS = 20
+
+
+@pytest.fixture(params=["directory", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "directory":
+        return f"file://{tmp_path / 'store'}"
+    return f"s3://{request.getfixturevalue('s3_bucket')}/team-a"
+
+
+@pytest.fixture
+def registry(uri: str) -> ModelRegistry:
+    return ModelRegistry(open_store(uri))
+
+
+def test_different_packages_get_different_numbers(registry: ModelRegistry, make_package: MakePackage) -> None:
+    packages = [make_package(str(number)) for number in range(WRITERS)]
+
+    numbers = list(_together(lambda worker: registry.register(packages[worker], reason=f"of {worker}")))
+
+    assert sorted(numbers) == list(range(1, WRITERS + 1))
+    for worker, number in enumerate(numbers):
+        assert registry.register(packages[worker], reason="again") == number
+        registry.verify(MODEL, number)
+    assert {event.version: event.reason for event in registry.events(MODEL)} == {
+        number: f"of {worker}" for worker, number in enumerate(numbers)
+    }
+
+
+def test_one_package_gets_one_number(registry: ModelRegistry, make_package: MakePackage) -> None:
+    packages = [make_package(str(number)) for number in range(4)]
+
+    numbers = list(_together(lambda worker: registry.register(packages[worker % 4], reason="why")))
+
+    assert [info.version for info in registry.versions(MODEL)] == [1, 2, 3, 4]
+    assert len(set(enumerate(numbers[:4]))) == 4
+    assert numbers == numbers[:4] * (WRITERS // 4)
+    assert len(registry.events(MODEL)) == 4
+
+
+def test_no_alias_move_is_lost(registry: ModelRegistry, make_package: MakePackage) -> None:
+    versions = [registry.register(make_package(str(number)), reason="why") for number in range(4)]
+
+    def move(worker: int) -> bool:
+        before = registry.alias(MODEL, "champion")
+        return registry.move_alias(MODEL, "champion", versions[worker % 4], reason=f"of {worker}", expected=ANY) != before
+
+    list(_together(move))
+
+    state = registry.alias(MODEL, "champion")
+    moves = [event for event in registry.events(MODEL) if event.alias == "champion"]
+    moves.sort(key=lambda event: event.sequence)
+    assert state is not None
+    assert [event.sequence for event in moves] == list(range(1, state.sequence + 1))
+    assert [event.previous for event in moves] == [None, *(event.version for event in moves[:-1])]
+    assert moves[-1].version == state.version
+
+
+def test_one_of_many_moves_from_the_same_place_wins(registry: ModelRegistry, make_package: MakePackage) -> None:
+    versions = [registry.register(make_package(str(number)), reason="why") for number in range(3)]
+    registry.move_alias(MODEL, "champion", versions[0], reason="first", expected=None)
+
+    def move(worker: int) -> bool:
+        try:
+            registry.move_alias(MODEL, "champion", versions[1 + worker % 2], reason=f"of {worker}", expected=versions[0])
+        except PreconditionFailed:
+            return False
+        return True
+
+    outcomes = list(_together(move))
+
+    assert outcomes.count(True) == 1
+    assert registry.resolve(MODEL, "champion") == versions[1 + outcomes.index(True) % 2]
+    assert [event.reason for event in registry.events(MODEL) if event.alias] == ["first", f"of {outcomes.index(True)}"]
+
+
+def test_processes_register_and_move_at_once(uri: str, make_package: MakePackage) -> None:
+    packages = [make_package(str(number)) for number in range(8)]
+
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        numbers = list(pool.map(_register_and_move, [uri] * 8, map(str, packages)))
+
+    registry = ModelRegistry(open_store(uri))
+    assert sorted(numbers) == list(range(1, 9))
+    moves = [event for event in registry.events(MODEL) if event.alias == "challenger"]
+    assert sorted(event.version for event in moves) == list(range(1, 9))
+    assert sorted(event.sequence for event in moves) == list(range(1, 9))
+
+
+def _register_and_move(uri: str, package: str) -> int:
+    registry = ModelRegistry(open_store(uri))
+    version = registry.register(Path(package), reason="why")
+    registry.move_alias(MODEL, "challenger", version, reason="newest", expected=ANY)
+    return version
+
+
+def _together(work: Callable[[int], Result]) -> Iterator[Result]:
+    start = threading.Barrier(WRITERS)
+
+    def run(worker: int) -> Result:
+        start.wait()
+        return work(worker)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        yield from pool.map(run, range(WRITERS))
