@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tidegate.cli.output import Json, show, stderr
@@ -147,17 +148,19 @@ def _show(record: RolloutRecord, *, as_json: bool) -> None:
 
 def _draw(console: Console, record: RolloutRecord) -> None:
     stable = record.stable.name if record.stable else "nothing"
-    console.print(f"{record.rollout_id}  {record.service}: {stable} → {record.canary.name}  ({record.reason})")
+    console.print(f"{record.rollout_id}  {record.service}: {stable} → {record.canary.name}  ({escape(record.reason)})")
     steps = Table("time", "state", "canary", "because", box=None)
     for transition in record.transitions:
-        steps.add_row(f"{transition.at:%H:%M:%S}", _coloured(transition.state), f"{transition.percent} %", transition.reason)
+        steps.add_row(
+            f"{transition.at:%H:%M:%S}", _coloured(transition.state), f"{transition.percent} %", escape(transition.reason)
+        )
     console.print(steps)
     if record.looks:
         looks = Table("look", "time", "canary", "requests", "errors", "p95 ms", "verdict", "because", box=None)
         for look in record.looks:
             looks.add_row(*_cells(look))
         console.print(looks)
-    console.print(f"{_coloured(record.state)}  {record.outcome}")
+    console.print(f"{_coloured(record.state)}  {escape(record.outcome)}")
 
 
 def _cells(look: Look) -> tuple[str, ...]:
@@ -170,7 +173,7 @@ def _cells(look: Look) -> tuple[str, ...]:
         _both(evidence.errors, 100, "%"),
         _both(evidence.latency, 1000, ""),
         _coloured(look.verdict),
-        look.reason,
+        escape(look.reason),
     )
 
 
@@ -189,15 +192,15 @@ def _draw_history(console: Console, records: list[RolloutRecord]) -> None:
             str(record.version),
             _coloured(record.state),
             str(record.looks_taken),
-            record.reason,
-            record.outcome,
+            escape(record.reason),
+            escape(record.outcome),
         )
     console.print(table)
 
 
 def _print_look(record: RolloutRecord) -> None:
     look = record.looks[-1]
-    stderr.print(f"{look.at:%H:%M:%S}  {look.percent:>3} %  {_coloured(look.verdict)}  {look.reason}")
+    stderr.print(f"{look.at:%H:%M:%S}  {look.percent:>3} %  {_coloured(look.verdict)}  {escape(look.reason)}")
 
 
 def _coloured(word: str) -> str:

@@ -18,6 +18,7 @@ from tidegate.errors import ObjectNotFound, PreconditionFailed, RolloutError
 from tidegate.project import RolloutSection
 from tidegate.rollout.judge import Evidence
 from tidegate.rollout.tally import Tally
+from tidegate.storage.probe import probe_conditional_writes
 from tidegate.storage.store import ObjectStore
 
 SCHEMA_VERSION = 1
@@ -112,19 +113,23 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             return self.alone(self.stable)
         return self.alone(self.stable).with_canary(self.canary, self.percent)
 
-    def before(self) -> Service | None:
-        """Return what the target ran when this state was written."""
+    def before(self) -> tuple[Service | None, ...]:
+        """Return what the target may run while this state's traffic is not known to be in force yet."""
         if self.stable is None:
-            return None
+            return (None,)
         stable = self.alone(self.stable)
-        return stable if self.in_force is None else stable.with_canary(self.canary, self.in_force)
+        if self.in_force is None:
+            return (stable,)
+        percents = (self.in_force, self.rollout_rules.steps[self.step])  # the step's own: a step may have been cut short
+        return tuple(stable.with_canary(self.canary, percent) for percent in percents)
 
     def alone(self, revision: Revision) -> Service:
         """Return the service with `revision` as its stable and no canary."""
         return Service(name=self.service, namespace=self.namespace, stable=revision)
 
-    def moved_to(self, state: State, *, now: datetime, reason: str, step: int = 0) -> "RolloutRecord":
+    def moved_to(self, state: State, *, now: datetime, reason: str, step: int | None = None) -> "RolloutRecord":
         """Return the record with another state or step, not yet in force."""
+        step = self.step if step is None else step
         moved = msgspec.structs.replace(self, state=state, step=step, settled=state in FINISHED, step_began_at=None)
         if state in ("promoting", "rolling_back"):
             moved = msgspec.structs.replace(moved, outcome=reason)
@@ -159,7 +164,9 @@ class RolloutJournal:
 
         Raises:
             RolloutError: Another rollout of the service is not finished, or was begun at the same moment.
+            StorageError: The store ignores conditional writes, or cannot be written.
         """
+        probe_conditional_writes(self._store)
         key = self._key("current")
         data = msgspec.json.encode(record)
         try:
@@ -198,6 +205,11 @@ class RolloutJournal:
         self._etags[rollout_id] = stored.etag
         return self._decode(stored.data, rollout_id)
 
+    def check(self, record: RolloutRecord) -> None:
+        """Raise RecordChanged if someone else wrote the record since it was read."""
+        if self._store.get(self._key(record.rollout_id)).etag != self._etags[record.rollout_id]:
+            raise self._changed(record)
+
     def save(self, record: RolloutRecord) -> RolloutRecord:
         """Write the record if it is still as last read; raises RecordChanged if it is not."""
         etag = self._etags[record.rollout_id]
@@ -206,9 +218,7 @@ class RolloutJournal:
                 self._key(record.rollout_id), msgspec.json.encode(record), etag
             )
         except PreconditionFailed:
-            raise RecordChanged(
-                f"rollout {record.rollout_id} of {self._service} was changed by another process; run it again to continue"
-            ) from None
+            raise self._changed(record) from None
         return record
 
     def history(self) -> Iterator[RolloutRecord]:
@@ -232,6 +242,11 @@ class RolloutJournal:
         except PreconditionFailed:
             return self.load(rollout_id)
         return record
+
+    def _changed(self, record: RolloutRecord) -> RecordChanged:
+        return RecordChanged(
+            f"rollout {record.rollout_id} of {self._service} was changed by another process; run it again to continue"
+        )
 
     def _unknown(self, rollout_id: str) -> RolloutError:
         return RolloutError(f"no rollout {rollout_id!r} of {self._service}; `tidegate rollout status` names the last one")

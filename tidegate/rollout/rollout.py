@@ -14,21 +14,18 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-import msgspec
-
 from tidegate.clock import Clock, WallClock
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.deployment.target import Target
-from tidegate.errors import DeploymentError, PreconditionFailed, RolloutError
+from tidegate.errors import RolloutError
 from tidegate.project import Project
 from tidegate.registry.registry import CHAMPION, ModelRegistry
-from tidegate.rollout.judge import Observation, Pair, check_rules, judge
-from tidegate.rollout.metrics_source import MetricsSource, RevisionCounters
-from tidegate.rollout.record import Look, RecordChanged, RolloutJournal, RolloutRecord, State, utc_now
-from tidegate.rollout.tally import NOTHING
+from tidegate.rollout.judge import check_rules
+from tidegate.rollout.machine import OnLook, RolloutMachine
+from tidegate.rollout.metrics_source import MetricsSource
+from tidegate.rollout.record import RecordChanged, RolloutJournal, RolloutRecord, utc_now
 from tidegate.storage.store import ObjectStore
 
-OnLook = Callable[[RolloutRecord], None]
 _DEFAULT_NAMESPACE = "default"
 
 
@@ -46,7 +43,8 @@ def start_rollout(
 ) -> RolloutRecord:
     """Write down the intent to roll out a version; `run_rollout` carries it out. Nothing is deployed yet.
 
-    Starting again what is already under way (same version, same settings) returns its record.
+    Starting again what is under way, or what was promoted last and still runs, returns its record: a step that is retried
+    after a crash changes nothing.
 
     Args:
         project: Names the service, and holds the rules, which the record keeps.
@@ -68,9 +66,9 @@ def start_rollout(
     journal = RolloutJournal(store, project.name)
     canary = Revision(name=f"v{version}", storage_uri=registry.uri(project.name, version), env=dict(env))
     current = journal.current()
-    if current is not None and not current.finished and current.canary == canary:
-        return current
     service = target.get(project.name)
+    if current is not None and current.canary == canary and (not current.finished or _promoted_and_runs(current, service)):
+        return current
     if current is None or current.finished:
         _check_free(project.name, service, canary)
     champion = registry.alias(project.name, CHAMPION)
@@ -120,21 +118,21 @@ def run_rollout(
     Raises:
         RolloutError: There is no such rollout; someone else changed the service or the alias meanwhile; or the service
             did not settle after a rollback.
-        DeploymentError: The target cannot be told what to run.
+        DeploymentError: The target cannot be told what to machine.
     """
-    run = _Run(RolloutJournal(store, project.name), registry, target, now)
+    machine = RolloutMachine(RolloutJournal(store, project.name), registry, target, now)
     try:
-        record = run.load(rollout_id)
+        record = machine.load(rollout_id)
         while not record.finished:
             try:
-                record = run.proceed(record, metrics)
+                record = machine.proceed(record, metrics)
                 if not record.finished:
                     sleep(record.rollout_rules.look_seconds)
-                    record = run.look(record, metrics, on_look)
+                    record = machine.look(record, metrics, on_look)
             except RecordChanged:
-                record = run.load(record.rollout_id)
+                record = machine.reload(record)
     except KeyboardInterrupt:
-        if not run.load(rollout_id).finished:
+        if not machine.load(rollout_id).finished:
             abort_rollout(project=project, store=store, registry=registry, target=target, reason="interrupted", now=now)
         raise
     return record
@@ -151,11 +149,14 @@ def reconcile(
     Raises:
         RolloutError: Someone else changed the service or the alias meanwhile, or the service did not settle.
     """
-    run = _Run(RolloutJournal(store, project.name), registry, target, now)
-    record = run.journal.current()
-    if record is None or record.finished:
+    machine = RolloutMachine(RolloutJournal(store, project.name), registry, target, now)
+    record = machine.journal.current()
+    if record is None:
+        return None
+    if record.finished:
+        machine.repair(record)
         return record
-    return run.proceed(record, None)
+    return machine.proceed(record, None)
 
 
 def promote_rollout(
@@ -172,13 +173,14 @@ def promote_rollout(
     Raises:
         RolloutError: No rollout is under way, or its canary has no traffic yet or is being rolled back.
     """
-    run = _Run(RolloutJournal(store, project.name), registry, target, now)
-    record = run.load_unfinished("promote")
-    if record.state not in ("progressing", "promoting"):
-        raise RolloutError(f"rollout {record.rollout_id} is {record.state}; only one that is progressing can be promoted")
-    if record.state == "progressing":
-        record = run.move(record, "promoting", f"promoted by hand: {reason}")
-    return run.proceed(record, None)
+    machine = RolloutMachine(RolloutJournal(store, project.name), registry, target, now)
+
+    def promote(record: RolloutRecord) -> RolloutRecord:
+        if record.state not in ("progressing", "promoting"):
+            raise RolloutError(f"rollout {record.rollout_id} is {record.state}; only one that is progressing can be promoted")
+        return machine.move(record, "promoting", f"promoted by hand: {reason}") if record.state == "progressing" else record
+
+    return machine.end(promote, "promote")
 
 
 def abort_rollout(
@@ -195,17 +197,14 @@ def abort_rollout(
     Raises:
         RolloutError: No rollout is under way, or the service did not settle.
     """
-    run = _Run(RolloutJournal(store, project.name), registry, target, now)
-    while True:
-        record = run.load_unfinished("abort")
-        try:
-            if record.state == "promoting" and run.is_champion(record):
-                return run.proceed(record, None)
-            if record.state != "rolling_back":
-                record = run.move(record, "rolling_back", f"aborted: {reason}")
-            return run.proceed(record, None)
-        except RecordChanged:
-            continue
+    machine = RolloutMachine(RolloutJournal(store, project.name), registry, target, now)
+
+    def abort(record: RolloutRecord) -> RolloutRecord:
+        if record.state == "rolling_back" or (record.state == "promoting" and machine.is_champion(record)):
+            return record
+        return machine.move(record, "rolling_back", f"aborted: {reason}")
+
+    return machine.end(abort, "abort")
 
 
 def rollout_history(store: ObjectStore, service: str) -> list[RolloutRecord]:
@@ -213,208 +212,8 @@ def rollout_history(store: ObjectStore, service: str) -> list[RolloutRecord]:
     return list(RolloutJournal(store, service).history())
 
 
-class _Run:
-    """The state machine: each method reads a record, acts, and returns the record it wrote."""
-
-    def __init__(self, journal: RolloutJournal, registry: ModelRegistry, target: Target, now: Callable[[], datetime]) -> None:
-        self.journal = journal
-        self._registry = registry
-        self._target = target
-        self._now = now
-
-    def load(self, rollout_id: str | None) -> RolloutRecord:
-        record = self.journal.current() if rollout_id is None else self.journal.load(rollout_id)
-        if record is None:
-            raise RolloutError("no rollout has been started; use `tidegate rollout start VERSION`")
-        return record
-
-    def load_unfinished(self, action: str) -> RolloutRecord:
-        record = self.load(None)
-        if record.finished:
-            raise RolloutError(f"rollout {record.rollout_id} is {record.state} already; there is nothing to {action}")
-        return record
-
-    def move(self, record: RolloutRecord, state: State, reason: str, step: int = 0) -> RolloutRecord:
-        return self.journal.save(record.moved_to(state, now=self._now(), reason=reason, step=step))
-
-    def is_champion(self, record: RolloutRecord) -> bool:
-        champion = self._registry.alias(record.service, CHAMPION)
-        return champion is not None and champion.version == record.version
-
-    def proceed(self, record: RolloutRecord, metrics: MetricsSource | None) -> RolloutRecord:
-        """Act until the rollout is finished or needs a look."""
-        while not record.finished and not (record.state == "progressing" and record.settled):
-            if record.state == "pending":
-                record = self._deploy(record)
-            elif record.state == "progressing":
-                if metrics is None:
-                    self._apply(record)
-                    return record
-                record = self._begin_step(record, metrics)
-            elif record.state == "promoting":
-                record = self._promote(record)
-            else:
-                record = self._roll_back(record)
-        return record
-
-    def look(self, record: RolloutRecord, metrics: MetricsSource, on_look: OnLook | None) -> RolloutRecord:
-        """Let the judge look, and write down what it saw together with what follows."""
-        self._check_unchanged(record, self._target.get(record.service))
-        record, look = self._judge(record, metrics)
-        steps = record.rollout_rules.steps
-        if look.verdict == "rollback":
-            record = self.move(record, "rolling_back", look.reason)
-        elif look.verdict == "advance" and record.step == len(steps) - 1:
-            record = self.move(record, "promoting", look.reason)
-        elif look.verdict == "advance":
-            record = self.move(record, "progressing", look.reason, step=record.step + 1)
-        else:
-            record = self.journal.save(record)
-        if on_look is not None:
-            on_look(record)
-        return record
-
-    def _judge(self, record: RolloutRecord, metrics: MetricsSource) -> tuple[RolloutRecord, Look]:
-        stable, canary = record.stable_tally, record.canary_tally
-        unseen = ""
-        try:
-            seen_stable, seen_canary = self._observe(record, metrics)
-            stable, canary = stable.add(seen_stable), canary.add(seen_canary)
-        except RolloutError as error:
-            unseen = f"; nothing observed: {error}"
-        at = self._now()
-        observation = Observation(
-            step=record.step,
-            step_seconds=(at - (record.step_began_at or at)).total_seconds(),
-            in_step=Pair(stable=stable.in_step, canary=canary.in_step),
-            in_rollout=Pair(stable=stable.in_rollout, canary=canary.in_rollout),
-        )
-        judgement = judge(record.rollout_rules, observation)
-        look = Look(
-            number=record.looks_taken + 1,
-            at=at,
-            step=record.step,
-            percent=record.percent,
-            verdict=judgement.verdict,
-            reason=judgement.reason + unseen,
-            evidence=judgement.evidence,
-        )
-        return record.with_look(look, stable, canary), look
-
-    def _observe(self, record: RolloutRecord, metrics: MetricsSource) -> tuple[RevisionCounters, RevisionCounters]:
-        assert record.stable is not None  # noqa: S101 - a first release is never observed
-        observed = metrics.observe(record.service)
-        return (
-            observed.get(record.stable.name, record.stable_tally.seen or NOTHING),
-            observed.get(record.canary.name, record.canary_tally.seen or NOTHING),
-        )
-
-    def _deploy(self, record: RolloutRecord) -> RolloutRecord:
-        if record.stable is None:
-            return self.move(record, "promoting", "first release of the service: nothing to compare with, so not judged")
-        self._apply(record)
-        rules = record.rollout_rules
-        try:
-            self._target.wait(record.service, revision=record.canary.name, timeout=rules.ready_seconds)
-        except DeploymentError as error:
-            return self._give_up(record, f"canary {record.canary.name} is not ready: {error}")
-        record = msgspec.structs.replace(record, in_force=0)
-        return self.move(record, "progressing", f"canary {record.canary.name} is ready")
-
-    def _begin_step(self, record: RolloutRecord, metrics: MetricsSource) -> RolloutRecord:
-        self._apply(record)
-        rules = record.rollout_rules
-        try:
-            self._target.wait(record.service, timeout=rules.ready_seconds)
-        except DeploymentError as error:
-            return self._give_up(record, f"{record.percent} % of the traffic could not be given: {error}")
-        stable, canary = self._observe(record, metrics)
-        if record.step == 0:
-            with_past = rules.steps[0] > 50
-            stable_tally = record.stable_tally.begin_rollout(stable, with_past=with_past)
-            canary_tally = record.canary_tally.begin_rollout(canary, with_past=False)
-        else:
-            stable_tally, canary_tally = record.stable_tally.begin_step(stable), record.canary_tally.begin_step(canary)
-        return self.journal.save(
-            msgspec.structs.replace(
-                record,
-                settled=True,
-                in_force=record.percent,
-                step_began_at=self._now(),
-                stable_tally=stable_tally,
-                canary_tally=canary_tally,
-            )
-        )
-
-    def _promote(self, record: RolloutRecord) -> RolloutRecord:
-        self._apply(record)
-        try:
-            self._target.wait(record.service, timeout=record.rollout_rules.ready_seconds)
-        except DeploymentError as error:
-            if self.is_champion(record):
-                raise
-            return self._give_up(record, f"promoted revision {record.canary.name} did not settle: {error}")
-        self._crown(record)
-        return self.move(record, "promoted", record.outcome)
-
-    def _crown(self, record: RolloutRecord) -> None:
-        if self.is_champion(record):
-            return
-        try:
-            self._registry.move_alias(
-                record.service,
-                CHAMPION,
-                record.version,
-                reason=f"rollout {record.rollout_id}: {record.outcome}",
-                expected=record.champion,
-            )
-        except PreconditionFailed as error:
-            raise RolloutError(
-                f"rollout {record.rollout_id} cannot move alias {CHAMPION} of {record.service} to version {record.version}: "
-                f"{error}; move it back, or end the rollout with `tidegate rollout abort`"
-            ) from error
-
-    def _roll_back(self, record: RolloutRecord) -> RolloutRecord:
-        running = self._target.get(record.service)
-        desired = record.desired()
-        if running is None or not self._is_ours(record, running):
-            return self.move(record, "rolled_back", record.outcome)
-        if desired is None:
-            self._target.delete(record.service)
-            return self.move(record, "rolled_back", record.outcome)
-        self._target.apply(desired)
-        try:
-            self._target.wait(record.service, timeout=record.rollout_rules.ready_seconds)
-        except DeploymentError as error:
-            raise RolloutError(
-                f"rollout {record.rollout_id} rolls {record.service} back to {desired.stable.name}, which did not settle: "
-                f"{error}; run the rollout again once it can"
-            ) from error
-        return self.move(record, "rolled_back", record.outcome)
-
-    def _give_up(self, record: RolloutRecord, reason: str) -> RolloutRecord:
-        return self.move(record, "rolling_back", reason)
-
-    def _is_ours(self, record: RolloutRecord, running: Service) -> bool:
-        return record.canary in (running.stable, running.canary) or running == record.desired()
-
-    def _apply(self, record: RolloutRecord) -> None:
-        running, desired = self._target.get(record.service), record.desired()
-        if running not in (record.before(), desired):
-            raise self._edited(record, running)
-        if desired is not None:
-            self._target.apply(desired)
-
-    def _check_unchanged(self, record: RolloutRecord, running: Service | None) -> None:
-        if running != record.desired():
-            raise self._edited(record, running)
-
-    def _edited(self, record: RolloutRecord, running: Service | None) -> RolloutError:
-        return RolloutError(
-            f"service {record.service} was changed by someone else: it is to run {_describe(running)}, but rollout "
-            f"{record.rollout_id} set {_describe(record.desired())}; restore that, or end the rollout with "
-            "`tidegate rollout abort`"
-        )
+def _promoted_and_runs(record: RolloutRecord, service: Service | None) -> bool:
+    return record.state == "promoted" and service == record.desired()
 
 
 def _check_free(name: str, service: Service | None, canary: Revision) -> None:
@@ -426,11 +225,3 @@ def _check_free(name: str, service: Service | None, canary: Revision) -> None:
         raise RolloutError(
             f"{name} has a canary {service.canary.name} at {service.canary_percent} % that no rollout owns; remove it first"
         )
-
-
-def _describe(service: Service | None) -> str:
-    if service is None:
-        return "nothing"
-    if service.canary is None:
-        return f"{service.stable.name} alone"
-    return f"{service.stable.name} with canary {service.canary.name} at {service.canary_percent} %"
