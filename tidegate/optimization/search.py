@@ -20,9 +20,8 @@ from tidegate.optimization.build import build_variant_of, read_outcome
 from tidegate.optimization.records import PACKAGE_FOLDER, SELECTION_NAME, BuildOutcome, Selection, SelectionRow, write_record
 from tidegate.optimization.trial import Trial, run_trial
 from tidegate.optimization.variants import VARIANT_NAMES, variant_builder
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, MANIFEST_NAME, MODEL_NAME, REFERENCE_NAME
-from tidegate.packaging.package import read_manifest, verify_package, write_package
+from tidegate.packaging.manifest import MANIFEST_NAME
+from tidegate.packaging.package import copy_package, read_manifest, verify_package
 from tidegate.project import GatesSection, Project
 
 
@@ -122,15 +121,8 @@ def _write(selection: Selection, winner: Path | None, out: Path) -> None:
 
 def _write_winner(selection: Selection, row: SelectionRow, package: Path, to: Path) -> None:
     manifest = read_manifest(package)
-    write_package(
-        to,
-        msgspec.structs.replace(
-            manifest, verdicts=row.verdicts, benchmark=selection.benchmark, metrics=manifest.metrics | _metrics(row)
-        ),
-        model=package / MODEL_NAME,
-        golden=read_golden(package / GOLDEN_NAME),
-        reference=package / REFERENCE_NAME,
-    )
+    changes = {"verdicts": row.verdicts, "benchmark": selection.benchmark, "metrics": manifest.metrics | _metrics(row)}
+    copy_package(package, to, msgspec.structs.replace(manifest, **changes))
 
 
 def _metrics(row: SelectionRow) -> dict[str, float]:

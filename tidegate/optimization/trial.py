@@ -15,8 +15,7 @@ from tidegate.optimization.parity import Parity, judge_parity, measure_parity
 from tidegate.optimization.records import BuildOutcome, Selection, SelectionRow
 from tidegate.packaging.golden import read_golden
 from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Verdict
-from tidegate.packaging.source import BASELINE
+from tidegate.packaging.manifest import BASELINE, GOLDEN_NAME, MODEL_NAME, Verdict
 from tidegate.project import GatesSection
 
 

@@ -21,6 +21,7 @@ MODEL_NAME = "model.onnx"
 GOLDEN_NAME = "golden.npz"
 REFERENCE_NAME = "reference.parquet"
 PROBABILITY = "probability"  # the graph's one output, and its column in the reference
+BASELINE = "baseline"  # name of the variant that is the source model, converted and otherwise unchanged
 LABEL = "label"  # column of the reference: 0 or 1, null where unknown
 
 Datatype = Literal["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "FP16", "FP32", "FP64", "BYTES"]

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidegate.errors import ObjectNotFound, PackageError
-from tidegate.packaging.golden import Golden, golden_bytes
+from tidegate.packaging.golden import Golden, golden_bytes, read_golden
 from tidegate.packaging.manifest import (
     GOLDEN_NAME,
     MANIFEST_NAME,
@@ -65,6 +65,17 @@ def write_package(to: Path, manifest: Manifest, *, model: bytes | Path, golden: 
     except OSError as error:
         raise PackageError(f"package {to}: cannot be written: {error.strerror or error}") from error
     return complete
+
+
+def copy_package(package: Path, to: Path, manifest: Manifest) -> Manifest:
+    """Write the files of `package` as a package at `to` that says what `manifest` says; as `write_package` otherwise."""
+    return write_package(
+        to,
+        manifest,
+        model=package / MODEL_NAME,
+        golden=read_golden(package / GOLDEN_NAME),
+        reference=package / REFERENCE_NAME,
+    )
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -17,6 +17,7 @@ from tidegate.packaging.convert import convert_classifier
 from tidegate.packaging.golden import Golden
 from tidegate.packaging.inputs import input_arrays
 from tidegate.packaging.manifest import (
+    BASELINE,
     LABEL,
     PROBABILITY,
     SCHEMA_VERSION,
@@ -33,7 +34,6 @@ from tidegate.packaging.signature import infer_signature
 from tidegate.project import Project
 from tidegate.training.user_code import importable
 
-BASELINE = "baseline"
 SOURCE_MODEL = "model.joblib"
 _GOLDEN_ROWS = 256
 _REFERENCE_ROWS = 50_000
