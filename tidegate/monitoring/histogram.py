@@ -81,8 +81,7 @@ def count_bins(table: pa.Table, bins: Mapping[str, Bins]) -> dict[str, np.ndarra
     with duckdb_session() as session:
         session.register("data", columns)
         selected = ", ".join(_aggregate(name, column_bins) for name, column_bins in bins.items())
-        counted = session.sql(f"SELECT {selected} FROM data").fetchone()  # noqa: S608
-    assert counted is not None  # noqa: S101 - an aggregate without GROUP BY has one row
+        (counted,) = session.sql(f"SELECT {selected} FROM data").fetchall()  # noqa: S608
     return {
         name: _as_array(dict(found or {}), column_bins, table.num_rows)
         for (name, column_bins), found in zip(bins.items(), counted, strict=True)

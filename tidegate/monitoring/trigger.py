@@ -8,7 +8,7 @@
 
 Retraining n of a model is claimed by creating its record, which only one run can. A run that loses has decided on a history
 that is no longer the newest, and must not retrain. A claim whose run died before the release started is taken over after
-its lease; one whose release started is never started again.
+its lease; a release that started is never started again by another run.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -85,9 +85,9 @@ def mark_finished(store: ObjectStore, retraining: Retraining, *, outcome: str) -
 
 
 def _resume(store: ObjectStore, retraining: Retraining, run_id: str) -> Retraining | None:
-    if retraining.state != "claimed":
-        return None
-    if retraining.run_id != run_id and datetime.now(UTC) < retraining.claimed_at + LEASE:
+    own = retraining.run_id == run_id and retraining.state != "finished"
+    abandoned = retraining.state == "claimed" and datetime.now(UTC) >= retraining.claimed_at + LEASE
+    if not own and not abandoned:
         return None
     try:
         return _change(store, retraining, run_id=run_id, claimed_at=datetime.now(UTC))
