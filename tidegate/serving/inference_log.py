@@ -79,17 +79,19 @@ class InferenceLog:
         batch_rows = 0
         opened = time.monotonic()
         poll = min(0.05, self._limits.rotate_seconds / 4)
-        while not self._closing.wait(poll):
+        while not self._closing.is_set():
             if not batch:
                 opened = time.monotonic()
             batch_rows += self._take(batch, self._limits.rotate_rows - batch_rows)
             self._metrics.set_queued(self._added_rows - self._finished_rows)
-            if batch_rows < self._limits.rotate_rows and time.monotonic() - opened < self._limits.rotate_seconds:
-                continue
-            batch = self._write(batch)
-            batch_rows = sum(record.rows for record in batch)
-            if batch:
-                self._closing.wait(_RETRY_SECONDS)
+            is_full = batch_rows >= self._limits.rotate_rows
+            if batch and (is_full or time.monotonic() - opened >= self._limits.rotate_seconds):
+                batch = self._write(batch)
+                batch_rows = sum(record.rows for record in batch)
+                if batch:
+                    self._closing.wait(_RETRY_SECONDS)
+            else:
+                self._closing.wait(poll)
         self._write_rest(batch)
 
     def _take(self, batch: list[LogRecord], wanted_rows: int) -> int:

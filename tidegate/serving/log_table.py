@@ -1,13 +1,14 @@
 """One row a prediction: turns what the server remembers of its requests into tables of the inference log's schema."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
 
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.manifest import LABEL, Manifest
 from tidegate.serving.arrow_columns import lists, numbers, texts
 from tidegate.serving.log_schema import FIXED_COLUMNS, TIMESTAMP, input_column, log_schema
 from tidegate.serving.tensors import Array
@@ -47,6 +48,9 @@ class LogRecord:
     error: str | None = None
 
 
+_Place = Callable[[LogRecord], Mapping[str, Array]]
+
+
 class LogTableBuilder:
     """Turns records into a table of the log's schema."""
 
@@ -54,7 +58,7 @@ class LogTableBuilder:
         """Build tables for one model package as `model`, `version` and `revision` serve it."""
         self._schema = log_schema(manifest)
         self._constants = {"model": model, "version": version, "revision": revision}
-        self._inputs = {input_column(spec): spec.name for spec in manifest.signature.inputs}
+        self._places = _places(manifest)
 
     def build(self, records: Sequence[LogRecord]) -> pa.Table:
         """Return one row a prediction."""
@@ -62,8 +66,8 @@ class LogTableBuilder:
         fixed = self._fixed(records, counts)
         columns = [fixed[column.name] for column in FIXED_COLUMNS]
         for column in list(self._schema)[len(FIXED_COLUMNS) :]:
-            pieces = [self._piece(record, column.name) for record in records]
-            columns.append(_column(pieces, counts, column.type))
+            place, name = self._places[column.name]
+            columns.append(_column([place(record).get(name) for record in records], counts, column.type))
         return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _fixed(self, records: Sequence[LogRecord], counts: list[int]) -> dict[str, pa.Array]:
@@ -86,15 +90,16 @@ class LogTableBuilder:
             "latency_us": repeated([record.latency_us for record in records], pa.int64()),
         }
 
-    def _piece(self, record: LogRecord, column: str) -> Array | None:
-        kind, _, rest = column.partition("_")
-        if column in self._inputs:
-            return record.inputs.get(self._inputs[column])
-        if kind == "key":
-            return record.keys.get(rest)
-        if kind == "output":
-            return record.outputs.get(rest)
-        return record.times.get(rest.removeprefix("time_"))
+
+def _places(manifest: Manifest) -> dict[str, tuple[_Place, str]]:
+    """Return where in a record each column's values are: a mapping of the record, and the name in it."""
+    places: dict[str, tuple[_Place, str]] = {}
+    if manifest.features:
+        places |= {f"key_{key}": (attrgetter("keys"), key) for key in manifest.features.join_keys}
+        places |= {f"feature_time_{view.name}": (attrgetter("times"), view.name) for view in manifest.features.views}
+    places |= {input_column(spec): (attrgetter("inputs"), spec.name) for spec in manifest.signature.inputs}
+    outputs = [*(spec.name for spec in manifest.signature.outputs), LABEL]
+    return places | {f"output_{name}": (attrgetter("outputs"), name) for name in outputs}
 
 
 def _column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.DataType) -> pa.Array:
@@ -105,12 +110,13 @@ def _column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.Dat
         return pa.nulls(len(present), type_)
     width = example.size // example.shape[0]
     empty = np.array([None], object) if example.dtype == object else np.zeros(1, example.dtype)
+    row_shape = example.shape[1:]
     values: Array = np.concatenate(
         [
-            np.repeat(empty, count * width) if piece is None else piece.ravel()
+            np.broadcast_to(empty, (count, *row_shape)) if piece is None else piece
             for piece, count in zip(pieces, counts, strict=True)
         ]
-    )
+    ).ravel()
     is_list = pa.types.is_list(type_)
     column = _values(values, np.repeat(present, width), type_.value_type if is_list else type_)
     return lists(column, width, present) if is_list else column
