@@ -11,13 +11,13 @@ from tidegate.storage import open_store
 
 def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
     """Return the model server's settings for a revision of this project."""
-    from tidegate.features.address import online_store_uri
+    from tidegate.features.address import online_store_address
 
     serving = project.serving
     return {
         "TIDEGATE_NAME": project.name,
         "TIDEGATE_WORKERS": str(serving.workers),
-        "TIDEGATE_ONLINE_STORE": online_store_uri(project.paths.workspace),
+        "TIDEGATE_ONLINE_STORE": online_store_address(project.paths.repository, project.paths.workspace),
         "TIDEGATE_LOG_STORE": project.store_uri,
         "TIDEGATE_CLOCK": clock,
         "TIDEGATE_MAX_ROWS": str(serving.max_rows),
