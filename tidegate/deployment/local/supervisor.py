@@ -1,4 +1,4 @@
-"""The supervisor: the one process that makes what runs on this machine match the desired InferenceServices, until told to end."""
+"""The supervisor: the one process that makes what runs on this machine match the desired InferenceServices."""
 
 import asyncio
 import os

@@ -1,6 +1,7 @@
 """The local target: writes the InferenceServices that should run on this machine, and reads what does. Starts no process."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ from tidegate.errors import DeploymentError
 _NOT_RUNNING = "the local target is not running; start it with `tidegate local up --detach`"
 _HOPELESS_FAILURES = 3
 _POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProcess:
+    """The model server of one revision; `pid` is None while it is being started again."""
+
+    revision: str
+    pid: int | None
+    http_port: int
 
 
 class LocalTarget:
@@ -50,10 +60,14 @@ class LocalTarget:
             raise DeploymentError(_NOT_RUNNING)
         return int(record["admin_port"])
 
-    def server_ports(self, name: str) -> dict[str, int]:
-        """Return the HTTP port of each revision's model server, by revision name."""
+    def servers(self, name: str) -> list[ServerProcess]:
+        """Return the model servers of the service's revisions; raises DeploymentError if no such service is known."""
+        self._require_known(name)
         status = self.state.read_status(name) or {}
-        return {revision["name"]: int(revision["http_port"]) for revision in status.get("revisions", [])}
+        return [
+            ServerProcess(revision=entry["name"], pid=entry["pid"], http_port=entry["http_port"])
+            for entry in status.get("revisions", [])
+        ]
 
     def status(self, name: str) -> ServiceStatus:
         """Return what runs now; raises DeploymentError if no such service is known."""
@@ -81,7 +95,8 @@ class LocalTarget:
         self.state.delete_service(name)
 
     def _read(self, name: str) -> tuple[ServiceStatus, dict[str, Any]]:
-        desired = self.state.read_service(name) if self._known(name) else None
+        self._require_known(name)
+        desired = self.state.read_service(name)
         record = self.state.read_status(name) or {}
         running = self.running()
         current = desired is not None and record.get("resource_version") == desired["metadata"].get("resourceVersion")
@@ -99,10 +114,10 @@ class LocalTarget:
         status = ServiceStatus(name=name, url=record.get("url", ""), revisions=revisions, settled=settled)
         return status, record if current else {}
 
-    def _known(self, name: str) -> bool:
-        if name not in self.state.service_names():
-            raise DeploymentError(f"service {name!r} is not known; known: {', '.join(self.state.service_names()) or 'none'}")
-        return True
+    def _require_known(self, name: str) -> None:
+        known = self.state.service_names()
+        if name not in known:
+            raise DeploymentError(f"service {name!r} is not known; known: {', '.join(known) or 'none'}")
 
     def _raise_if_hopeless(self, name: str, revision: str | None, record: dict[str, Any]) -> None:
         if not self.running():
