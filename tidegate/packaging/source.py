@@ -149,7 +149,7 @@ def package_model(model: Any, *, candidate: str, examples: Examples, settings: P
         threshold=settings.threshold,
         variant=Variant(name=BASELINE, candidate=candidate),
         runtime=Runtime(intra_op_threads=settings.threads),
-        metrics={"training_rows": examples.training.num_rows, "holdout_rows": examples.reference.num_rows},
+        metrics={"training_rows": float(examples.training.num_rows), "holdout_rows": float(examples.reference.num_rows)},
         files={},
         features=settings.contract,
         lineage=settings.lineage,
@@ -166,11 +166,16 @@ def package_model(model: Any, *, candidate: str, examples: Examples, settings: P
 class _SourceModel:
     def __init__(self, model: Any, name: str) -> None:
         self._model, self._name = model, name
+        self._columns = [str(column) for column in getattr(model, "feature_names_in_", ())]
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the probability of class 1, float64 of shape [n]; raises PackageError if the model refuses the rows."""
+        unknown = [column for column in self._columns if column not in inputs]
+        if unknown:
+            raise PackageError(f"model {self._name}: it reads {unknown[0]!r}, which is not among {', '.join(inputs)}")
+        frame = pd.DataFrame({column: inputs[column] for column in self._columns or inputs})
         try:
-            probabilities = np.asarray(self._model.predict_proba(pd.DataFrame(dict(inputs))))
+            probabilities = np.asarray(self._model.predict_proba(frame))
         except Exception as error:  # a source model raises whatever its steps raise
             reason = " ".join(str(error).split())
             raise PackageError(f"model {self._name}: it cannot predict the given rows: {reason[:300]}") from error
