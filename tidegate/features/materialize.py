@@ -14,7 +14,7 @@ from feast.types import Bool, FeastType, Float32, Float64, Int32, Int64, String
 from tidegate.errors import DataError, FeatureError
 from tidegate.features.online_file import PackedRow, upsert
 from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
-from tidegate.features.source import ViewSource, open_source, quoted
+from tidegate.features.source import TimeColumn, ViewSource, open_source, quoted
 from tidegate.features.times import from_microseconds, to_microseconds
 
 _CASTS: dict[FeastType, str] = {
@@ -64,6 +64,7 @@ class Materializer:
         self._online = online
         self._project = project
         self._repo_path = repo_path
+        self._opened: dict[str, ViewSource] = {}
 
     def materialize(self, view: FeatureView, until: datetime) -> ViewMaterialization:
         """Bring the online rows of `view` to the state of event time `until`; raises FeatureError, DataError."""
@@ -74,11 +75,17 @@ class Materializer:
         since_us = self._watermark(view.name, definition)
         if since_us is not None and since_us >= until_us:
             return ViewMaterialization(view.name, from_microseconds(since_us), until, 0)
-        source = open_source(self._source, view, list(features), self._repo_path)
+        source = self._open(view, definition)
         rows = list(self._pull(source, keys, features, since_us, until_us))
         self._write(view.name, rows, until_us, definition)
         since = from_microseconds(since_us) if since_us is not None else None
         return ViewMaterialization(view.name, since, until, len(rows))
+
+    def _open(self, view: FeatureView, definition: str) -> ViewSource:
+        if definition not in self._opened:
+            columns = [field.name for field in view.features]
+            self._opened[definition] = open_source(self._source, view, columns, self._repo_path)
+        return self._opened[definition]
 
     def _watermark(self, view: str, definition: str) -> int | None:
         query = "SELECT until_us FROM watermarks WHERE project = ? AND view = ? AND definition = ?"
@@ -115,14 +122,15 @@ class Materializer:
 
 def _latest_rows(source: ViewSource, keys: tuple[str, ...], selected: list[str], since_us: int | None, until_us: int) -> str:
     """Return the query for each key's latest row in the window, with its event and created time first."""
-    created = f"coalesce({source.created_us}, 0)" if source.created_us else "0"
-    columns = ", ".join([f"{source.event_us} AS event_us", f"{created} AS created_us", *selected])
+    created = f"coalesce({source.created.microseconds}, 0)" if source.created else "0"
+    columns = ", ".join([f"{source.event.microseconds} AS event_us", f"{created} AS created_us", *selected])
     present = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
-    window = _rows_between(source, since_us, until_us)
-    scans = [f"SELECT * FROM {source.relation} WHERE {present} AND {window}"]  # noqa: S608
-    if since_us is not None and source.created_us:
-        late = f"{source.event_us} <= {since_us} AND {source.created_us} > {since_us} AND {source.created_us} <= {until_us}"
-        scans.append(f"SELECT * FROM {source.relation} WHERE {present} AND {late}")  # noqa: S608
+    window = f"{present} AND {_between(source.event, since_us, until_us)}"
+    scans = [f"SELECT * FROM {source.relation} WHERE {window}"]  # noqa: S608
+    if since_us is not None and source.created is not None:
+        late = _between(source.created, since_us, until_us)
+        passed = _between(source.event, None, since_us)
+        scans.append(f"SELECT * FROM {source.relation} WHERE {present} AND {passed} AND {late}")  # noqa: S608
     names = ", ".join(map(quoted, keys))
     return f"""
         SELECT {columns} FROM ({" UNION ALL ".join(scans)})
@@ -130,13 +138,13 @@ def _latest_rows(source: ViewSource, keys: tuple[str, ...], selected: list[str],
     """  # noqa: S608
 
 
-def _rows_between(source: ViewSource, since_us: int | None, until_us: int) -> str:
-    """Return the condition on the event time; on the bare column where that lets DuckDB skip parts of the file."""
-    if source.event_type not in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
-        after = f"{source.event_us} > {since_us} AND " if since_us is not None else ""
-        return f"{after}{source.event_us} <= {until_us}"
-    after = f"{source.event} > {_literal(source.event_type, since_us)} AND " if since_us is not None else ""
-    return f"{after}{source.event} <= {_literal(source.event_type, until_us)}"
+def _between(column: TimeColumn, since_us: int | None, until_us: int) -> str:
+    """Return the condition on a time; on the bare column where that lets DuckDB skip parts of the file."""
+    if column.kind not in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
+        after = f"{column.microseconds} > {since_us} AND " if since_us is not None else ""
+        return f"{after}{column.microseconds} <= {until_us}"
+    after = f"{column.name} > {_literal(column.kind, since_us)} AND " if since_us is not None else ""
+    return f"{after}{column.name} <= {_literal(column.kind, until_us)}"
 
 
 def _literal(kind: str, microseconds: int) -> str:

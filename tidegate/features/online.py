@@ -8,9 +8,10 @@ lookup.times["origin_weather"]             # datetime64[us], NaT where no row wi
 
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,9 @@ from tidegate.features.online_file import online_path, open_reader
 from tidegate.features.packed_row import KeyValue, key_order, pack_key, unpack_row, view_prefix
 from tidegate.features.times import to_microseconds
 from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+
+KeyColumn = Sequence[KeyValue | None] | npt.NDArray[Any]
+"""One entity key value a row: strings or integers, None or "" where the row has no entity."""
 
 _NAT = np.iinfo(np.int64).min
 _KEYS_PER_QUERY = 4096
@@ -67,7 +71,7 @@ class OnlineReader:
         """
         return cls(online_path(uri), contract)
 
-    def read(self, keys: Mapping[str, Sequence[KeyValue | None]], at: datetime) -> Lookup:
+    def read(self, keys: Mapping[str, KeyColumn], at: datetime) -> Lookup:
         """Look up every feature of the contract for a batch of rows, as one consistent state of the store.
 
         Args:
@@ -82,11 +86,10 @@ class OnlineReader:
         values = self._key_columns(keys)
         wanted = [view.keys(values) for view in self._views]
         found = self._fetch({key for row_keys in wanted for key in row_keys if key is not None})
-        columns: dict[str, npt.NDArray[Any]] = {}
-        times: dict[str, npt.NDArray[np.datetime64]] = {}
+        batch = _Batch()
         for view, row_keys in zip(self._views, wanted, strict=True):
-            times[view.name] = view.collect(row_keys, found, moment, columns)
-        return Lookup(columns, times)
+            view.collect(row_keys, found, moment, batch)
+        return batch.lookup()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -94,7 +97,7 @@ class OnlineReader:
             self._connection.close()
             self._connection = None
 
-    def _key_columns(self, keys: Mapping[str, Sequence[KeyValue | None]]) -> dict[str, Sequence[KeyValue | None]]:
+    def _key_columns(self, keys: Mapping[str, KeyColumn]) -> dict[str, Sequence[KeyValue | None]]:
         try:
             columns = {name: _plain(keys[name]) for name in self._join_keys}
         except KeyError as error:
@@ -104,13 +107,13 @@ class OnlineReader:
             raise FeatureError(f"entity keys: one value a row is needed of each, found {lengths}")
         return columns
 
-    def _fetch(self, keys: set[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    def _fetch(self, keys: set[bytes]) -> dict[bytes | None, tuple[int, bytes]]:
         if self._connection is None:
             self._connection = open_reader(self._path)
         if self._connection is None or not keys:
             return {}
         ordered = list(keys)
-        found: dict[bytes, tuple[int, bytes]] = {}
+        found: dict[bytes | None, tuple[int, bytes]] = {}
         try:
             for start in range(0, len(ordered), _KEYS_PER_QUERY):
                 found.update(_select(self._connection, ordered[start : start + _KEYS_PER_QUERY]))
@@ -127,50 +130,82 @@ class _ViewReader:
         self._prefix = view_prefix(project, view.name)
         self._join_keys = key_order(view.join_keys)
         self._ttl = view.ttl_seconds * 1_000_000
-        self._names = [field.name for field in view.features]
-        self._pick = itemgetter(*self._names) if len(self._names) > 1 else lambda row: (row[self._names[0]],)
-        self._defaults = tuple(_default(view.name, field) for field in view.features)
-        self._columns = [
-            (position, f"{view.name}__{field.name}", _DTYPES[field.datatype]) for position, field in enumerate(view.features)
+        fields = sorted(view.features, key=lambda field: field.datatype)
+        self._names = [field.name for field in fields]
+        self._pick = _picker(self._names)
+        self._defaults = tuple(_default(view.name, field) for field in fields)
+        self._missing = (_NAT, *self._defaults)
+        self._blocks = [
+            (datatype, [f"{view.name}__{field.name}" for field in block])
+            for datatype, block in groupby(fields, key=lambda field: field.datatype)
         ]
 
     def keys(self, columns: Mapping[str, Sequence[KeyValue | None]]) -> list[bytes | None]:
         """Return each row's key, or None where the row has no entity."""
-        rows = zip(*(columns[name] for name in self._join_keys), strict=True)
-        return [_key(self._prefix, row) for row in rows]
+        values = [columns[name] for name in self._join_keys]
+        prefix = self._prefix
+        if any(None in column or "" in column for column in values):
+            return [None if None in row or "" in row else pack_key(prefix, row) for row in zip(*values, strict=True)]
+        return [pack_key(prefix, row) for row in zip(*values, strict=True)]
 
     def collect(
-        self,
-        row_keys: list[bytes | None],
-        found: Mapping[bytes, tuple[int, bytes]],
-        moment: int,
-        columns: dict[str, npt.NDArray[Any]],
-    ) -> npt.NDArray[np.datetime64]:
-        """Add this view's columns, one value for each of `row_keys`, and return the event times of the rows used."""
+        self, row_keys: list[bytes | None], found: Mapping[bytes | None, tuple[int, bytes]], moment: int, batch: "_Batch"
+    ) -> None:
+        """Add one value for each of `row_keys` to this view's columns of the batch."""
         oldest = moment - self._ttl if self._ttl else _NAT
-        rows, times = [], []
-        for key in row_keys:
-            hit = found.get(key) if key is not None else None
-            if hit is None or hit[0] < oldest:
-                rows.append(self._defaults)
-                times.append(_NAT)
-            else:
-                rows.append(self._values(hit[1]))
-                times.append(hit[0])
-        by_feature = list(zip(*rows, strict=True)) or [()] * len(self._columns)
-        for position, name, dtype in self._columns:
-            columns[name] = np.array(by_feature[position], dtype=dtype)
-        return np.array(times, dtype=np.int64).view("datetime64[us]")
+        values = {key: self._values(found.get(key), oldest) for key in set(row_keys)}
+        times, *features = zip(*[values[key] for key in row_keys], strict=True)
+        batch.add_times(self.name, times)
+        start = 0
+        for datatype, names in self._blocks:
+            batch.add(datatype, names, features[start : start + len(names)])
+            start += len(names)
 
-    def _values(self, packed: bytes) -> tuple[Any, ...]:
-        row = unpack_row(packed)
+    def _values(self, hit: tuple[int, bytes] | None, oldest: int) -> tuple[Any, ...]:
+        """Return a row's event time and its features, in the order of the blocks."""
+        if hit is None or hit[0] < oldest:
+            return self._missing
+        row = unpack_row(hit[1])
         try:
-            values: tuple[Any, ...] = self._pick(row)
+            values = self._pick(row)
         except KeyError:  # the row was written before the view had this feature
             values = tuple(row.get(name) for name in self._names)
         if None in values:
-            return tuple(default if value is None else value for value, default in zip(values, self._defaults, strict=True))
-        return values
+            values = tuple(default if value is None else value for value, default in zip(values, self._defaults, strict=True))
+        return (hit[0], *values)
+
+
+class _Batch:
+    """Gathers the values of all views, so that each datatype becomes one array whose rows are the columns."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {}
+        self._times: tuple[list[str], list[tuple[int, ...]]] = ([], [])
+
+    def add(self, datatype: str, names: list[str], values: list[tuple[Any, ...]]) -> None:
+        """Add columns of one datatype, each with one value a row."""
+        gathered = self._columns.setdefault(datatype, ([], []))
+        gathered[0].extend(names)
+        gathered[1].extend(values)
+
+    def add_times(self, view: str, times: tuple[int, ...]) -> None:
+        """Add the event times of the rows used of a view, in microseconds."""
+        self._times[0].append(view)
+        self._times[1].append(times)
+
+    def lookup(self) -> Lookup:
+        """Return everything added."""
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for datatype, (names, values) in self._columns.items():
+            columns.update(zip(names, np.array(values, dtype=_DTYPES[datatype]), strict=True))
+        views, times = self._times
+        return Lookup(columns, dict(zip(views, np.array(times, dtype=np.int64).view("datetime64[us]"), strict=True)))
+
+
+def _picker(names: list[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    if len(names) == 1:
+        return lambda row: (row[names[0]],)
+    return itemgetter(*names)
 
 
 def _select(connection: sqlite3.Connection, keys: list[bytes]) -> Iterable[tuple[bytes, tuple[int, bytes]]]:
@@ -181,14 +216,11 @@ def _select(connection: sqlite3.Connection, keys: list[bytes]) -> Iterable[tuple
     return ((key, (event, row)) for key, event, row in connection.execute(query, padded))
 
 
-def _key(prefix: bytes, values: tuple[KeyValue | None, ...]) -> bytes | None:
-    if None in values or "" in values:
-        return None
-    return pack_key(prefix, values)  # type: ignore[arg-type]
-
-
-def _plain(values: Sequence[KeyValue | None]) -> Sequence[KeyValue | None]:
-    return values.tolist() if isinstance(values, np.ndarray) else values
+def _plain(values: KeyColumn) -> Sequence[KeyValue | None]:
+    if isinstance(values, np.ndarray):
+        plain: list[KeyValue | None] = values.tolist()
+        return plain
+    return values
 
 
 def _default(view: str, field: FeatureField) -> Any:

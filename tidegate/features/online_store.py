@@ -129,7 +129,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
 
 def online_store_path(config: RepoConfig) -> Path:
     """Return the absolute path of the online store that `config` describes."""
-    return (Path(config.repo_path or ".") / config.online_store.path).resolve()
+    return Path(config.repo_path or ".", config.online_store.path).resolve()
 
 
 def _key(prefix: bytes, entity: EntityKey) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from feast import FeatureService, FeatureStore
+from feast import FeatureService, FeatureStore, FeatureView
 from feast.errors import FeastObjectNotFoundException
 
 from tidegate.errors import DataError, FeatureError
@@ -46,6 +46,7 @@ class FeatureRepository:
         self._store = FeatureStore(config=load_config(self._repository, self._workspace))
         self._check_online_store()
         self._materializer: Materializer | None = None
+        self._online_views: list[FeatureView] | None = None
 
     @property
     def online_store_uri(self) -> str:
@@ -65,6 +66,7 @@ class FeatureRepository:
         gone = [value for value in registered if (type(value), value.name) not in names]
         try:
             self._store.apply(defined, objects_to_delete=gone, partial=False)
+            self._online_views = None
         except Exception as error:  # Feast raises errors of many kinds here
             raise FeatureError(f"feature repository {self._repository}: {_one_line(error)}") from error
 
@@ -120,11 +122,12 @@ class FeatureRepository:
         """
         if until.tzinfo is None:
             raise FeatureError(f"materialize: {until.isoformat()} has no time zone; event time is UTC")
-        views = [view for view in self._store.list_feature_views() if view.online]
+        if self._online_views is None:
+            self._online_views = [view for view in self._store.list_feature_views() if view.online]
         if self._materializer is None:
             online = open_writer(online_store_path(self._store.config))
             self._materializer = Materializer(open_connection(), online, self._store.project, self._repository)
-        return MaterializationReport(until, tuple([self._materializer.materialize(view, until) for view in views]))
+        return MaterializationReport(until, tuple([self._materializer.materialize(view, until) for view in self._online_views]))
 
     def _service(self, name: str) -> FeatureService:
         try:

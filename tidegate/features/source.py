@@ -28,6 +28,23 @@ _ACCEPTED: dict[FeastType, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class TimeColumn:
+    """A timestamp column: its name, quoted, and its DuckDB type."""
+
+    name: str
+    kind: str
+
+    @property
+    def microseconds(self) -> str:
+        """SQL of the time in microseconds since the epoch, rounded down."""
+        if self.kind not in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
+            return f"epoch_us({self.name})"
+        # A cast from nanoseconds rounds half up, which looks ahead; and // truncates towards zero.
+        nanoseconds = f"epoch_ns({self.name})"
+        return f"(({nanoseconds} - (({nanoseconds} % 1000) + 1000) % 1000) // 1000)"
+
+
+@dataclass(frozen=True, slots=True)
 class ViewSource:
     """Where and how to select a feature view's rows.
 
@@ -35,28 +52,22 @@ class ViewSource:
         view: The view's name.
         relation: SQL to select from; its columns have the view's names.
         types: Column name to DuckDB type.
-        event: The quoted column of the event timestamp.
-        event_us: SQL of the event time in microseconds since the epoch, UTC, rounded down.
-        created_us: The same of the created timestamp, or None if the view has none.
+        event: When a row became knowable.
+        created: When it was written, or None if the view does not say.
     """
 
     view: str
     relation: str
     types: dict[str, str]
-    event: str
-    event_us: str
-    created_us: str | None
-
-    @property
-    def event_type(self) -> str:
-        """The DuckDB type of the event timestamp."""
-        return self.types[self.event[1:-1].replace('""', '"')]
+    event: TimeColumn
+    created: TimeColumn | None
 
 
 def open_connection() -> duckdb.DuckDBPyConnection:
     """Open a DuckDB in memory for which a timestamp without a zone is UTC."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET parquet_metadata_cache = true")
     return connection
 
 
@@ -89,9 +100,8 @@ def open_source(
         view=view.name,
         relation=relation,
         types=types,
-        event=quoted(event),
-        event_us=_microseconds(quoted(event), types[event]),
-        created_us=_microseconds(quoted(created), types[created]) if created else None,
+        event=TimeColumn(quoted(event), types[event]),
+        created=TimeColumn(quoted(created), types[created]) if created else None,
     )
 
 
@@ -134,14 +144,6 @@ def _check_columns(view: FeatureView, path: str, types: dict[str, str], features
                 f"feature view {view.name}: column {column!r} of {path} is {types[column]}, but the view declares "
                 f"{declared[column]}; accepted are {', '.join(sorted(accepted))}"
             )
-
-
-def _microseconds(column: str, kind: str) -> str:
-    if kind not in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
-        return f"epoch_us({column})"
-    # A cast from nanoseconds rounds half up, which looks ahead; and // truncates towards zero.
-    nanoseconds = f"epoch_ns({column})"
-    return f"(({nanoseconds} - (({nanoseconds} % 1000) + 1000) % 1000) // 1000)"
 
 
 def _first_line(error: Exception) -> str:
