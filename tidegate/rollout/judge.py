@@ -4,14 +4,15 @@ It decides by confidence sequences, so its promises hold over all looks and all 
 
 - a canary that keeps within the allowances is rolled back for errors, latency or silence with probability at most
   1 - confidence;
-- a canary beyond an allowance passes the last step with probability at most 1 - confidence.
+- a canary beyond an allowance gets all of the traffic with probability at most 1 - confidence.
 
-Three rules, from strict to lenient:
+Three rules:
 
     roll back   once the counts of this step *show* that the canary is beyond an allowance, or gets far less traffic than it
                 was given (silence is evidence), or when the step stays undecided for `max_step_seconds`;
-    promote     (pass the last step) only once all counts of the rollout *show* that the canary keeps within both allowances;
-    advance     (pass an earlier step) after `min_requests`, while the estimates of this step lie within the allowances.
+    prove       the last step in which the stable still gets traffic is passed only once the counts of this step *show* that
+                the canary keeps within both allowances: after it, more requests of the canary alone could not show it;
+    advance     every step is passed only after `min_requests`, while its estimates lie within the allowances.
 
 A canary is compared with the stable's requests of the same step, so that what befalls both is held against neither. Where the
 stable gets less than half of the traffic it is represented by all its requests since the rollout began.
@@ -56,15 +57,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """One measure of both revisions: estimates, and the intervals that hold at all looks at once.
 
     Error rates are shares, latencies are seconds; an estimate or an upper bound is None while unknown.
-    `canary_low > allowed_high` shows the canary beyond the allowance, `promote_high <= promote_allowed` shows it within.
+    `canary_low > allowed_high` shows the canary beyond the allowance, `proof_high <= proof_allowed` shows it within.
     """
 
     stable: float | None
     canary: float | None
     canary_low: float
     allowed_high: float | None  # the stable's upper bound with the allowance
-    promote_high: float | None
-    promote_allowed: float  # the stable's lower bound with the allowance
+    proof_high: float | None
+    proof_allowed: float  # the stable's lower bound with the allowance
     within: bool  # the estimates lie within the allowance
 
     @property
@@ -75,7 +76,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shown_within(self) -> bool:
         """The canary is shown to keep within the allowance."""
-        return self.promote_high is not None and self.promote_high <= self.promote_allowed
+        return self.proof_high is not None and self.proof_high <= self.proof_allowed
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +101,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(rules: RolloutSection, observation: Observation) -> Judgement:
-    """Decide after one look; `advance` at the last step means promote.
+    """Decide after one look; to advance from the last step is to promote.
 
     Raises:
         RolloutError: The rules allow nothing that could ever be shown, see `check_rules`.
@@ -150,14 +151,12 @@ def _weigh(rules: RolloutSection, observation: Observation) -> Evidence:
         canary_errors=in_step.canary.errors,
         canary_share=in_step.canary.requests / total if total else None,
         canary_share_high=rate_interval(in_step.canary.requests, total, alpha).high,
-        errors=_compare_errors(rules, in_step.canary, reference, in_rollout, alpha),
-        latency=_compare_latency(rules, in_step.canary, reference, in_rollout, alpha),
+        errors=_compare_errors(rules, in_step.canary, reference, alpha),
+        latency=_compare_latency(rules, in_step.canary, reference, alpha),
     )
 
 
-def _compare_errors(
-    rules: RolloutSection, canary: RevisionCounters, stable: RevisionCounters, in_rollout: Pair, alpha: float
-) -> Comparison:
+def _compare_errors(rules: RolloutSection, canary: RevisionCounters, stable: RevisionCounters, alpha: float) -> Comparison:
     allowance = rules.max_error_increase
     stable_rate, canary_rate = _error_rate(stable), _error_rate(canary)
     return Comparison(
@@ -165,26 +164,24 @@ def _compare_errors(
         canary=canary_rate,
         canary_low=_error_interval(canary, alpha / 2).low,
         allowed_high=_error_interval(stable, alpha / 2).high + allowance,
-        promote_high=_error_interval(in_rollout.canary, (1 - rules.confidence) / 2).high,
-        promote_allowed=_error_interval(in_rollout.stable, (1 - rules.confidence) / 2).low + allowance,
+        proof_high=_error_interval(canary, (1 - rules.confidence) / 2).high,
+        proof_allowed=_error_interval(stable, (1 - rules.confidence) / 2).low + allowance,
         within=stable_rate is not None and canary_rate is not None and canary_rate <= stable_rate + allowance,
     )
 
 
-def _compare_latency(
-    rules: RolloutSection, canary: RevisionCounters, stable: RevisionCounters, in_rollout: Pair, alpha: float
-) -> Comparison:
+def _compare_latency(rules: RolloutSection, canary: RevisionCounters, stable: RevisionCounters, alpha: float) -> Comparison:
     ratio = rules.max_latency_ratio
     stable_p95, canary_p95 = (quantile_estimate(each.latency, QUANTILE) for each in (stable, canary))
-    finest = in_rollout.canary.latency.bounds[0] if in_rollout.canary.latency.bounds else 0.0
-    promote_alpha = (1 - rules.confidence) / 2
+    finest = canary.latency.bounds[0] if canary.latency.bounds else 0.0
+    proof_alpha = (1 - rules.confidence) / 2
     return Comparison(
         stable=stable_p95,
         canary=canary_p95,
         canary_low=quantile_interval(canary.latency, QUANTILE, alpha / 2).low,
         allowed_high=_known(quantile_interval(stable.latency, QUANTILE, alpha / 2).high * ratio),
-        promote_high=_known(quantile_interval(in_rollout.canary.latency, QUANTILE, promote_alpha).high),
-        promote_allowed=max(quantile_interval(in_rollout.stable.latency, QUANTILE, promote_alpha).low * ratio, finest),
+        proof_high=_known(quantile_interval(canary.latency, QUANTILE, proof_alpha).high),
+        proof_allowed=max(quantile_interval(stable.latency, QUANTILE, proof_alpha).low * ratio, finest),
         within=stable_p95 is not None and canary_p95 is not None and canary_p95 <= stable_p95 * ratio,
     )
 
@@ -193,13 +190,13 @@ def _decide(
     rules: RolloutSection, observation: Observation, evidence: Evidence
 ) -> tuple[Literal["continue", "advance", "rollback"], str]:
     percent = rules.steps[observation.step]
-    last = observation.step == len(rules.steps) - 1
+    proving = observation.step == max(len(rules.steps) - 2, 0)
     beyond = _shown_beyond(percent, evidence)
     if beyond:
         return "rollback", beyond
-    missing = _missing(rules, evidence, last)
+    missing = _missing(rules, evidence, proving)
     if not missing:
-        return "advance", _praise(evidence, last)
+        return "advance", _praise(evidence, proving)
     if observation.step_seconds >= rules.max_step_seconds:
         return "rollback", f"undecided after {observation.step_seconds:.0f} s at {percent} %: {missing}"
     return "continue", missing
@@ -225,7 +222,7 @@ def _shown_beyond(percent: int, evidence: Evidence) -> str:
     return ""
 
 
-def _missing(rules: RolloutSection, evidence: Evidence, last: bool) -> str:
+def _missing(rules: RolloutSection, evidence: Evidence, proving: bool) -> str:
     """Say what keeps this step from being passed, or nothing."""
     errors, latency = evidence.errors, evidence.latency
     if evidence.canary_requests + evidence.stable_requests == 0:
@@ -243,20 +240,20 @@ def _missing(rules: RolloutSection, evidence: Evidence, last: bool) -> str:
             f"p95 {_milliseconds(latency.canary)} against the stable's {_milliseconds(latency.stable)}: "
             "not yet shown good or bad"
         )
-    if last and not errors.shown_within:
-        return f"error rate is shown to be at most {_percent(errors.promote_high)}, not yet {_percent(errors.promote_allowed)}"
-    if last and not latency.shown_within:
-        high, allowed = _milliseconds(latency.promote_high), _milliseconds(latency.promote_allowed)
+    if proving and not errors.shown_within:
+        return f"error rate is shown to be at most {_percent(errors.proof_high)}, not yet {_percent(errors.proof_allowed)}"
+    if proving and not latency.shown_within:
+        high, allowed = _milliseconds(latency.proof_high), _milliseconds(latency.proof_allowed)
         return f"p95 is shown to be at most {high}, not yet {allowed}"
     return ""
 
 
-def _praise(evidence: Evidence, last: bool) -> str:
+def _praise(evidence: Evidence, proving: bool) -> str:
     errors, latency = evidence.errors, evidence.latency
-    if last:
+    if proving:
         return (
-            f"shown good: error rate at most {_percent(errors.promote_high)} (allowed {_percent(errors.promote_allowed)}), "
-            f"p95 at most {_milliseconds(latency.promote_high)} (allowed {_milliseconds(latency.promote_allowed)})"
+            f"shown good: error rate at most {_percent(errors.proof_high)} (allowed {_percent(errors.proof_allowed)}), "
+            f"p95 at most {_milliseconds(latency.proof_high)} (allowed {_milliseconds(latency.proof_allowed)})"
         )
     return (
         f"{evidence.canary_requests} requests; error rate {_percent(errors.canary)} against {_percent(errors.stable)}, "

@@ -71,7 +71,7 @@ def test_one_unfinished_rollout_at_a_time(journal, store):
     assert RolloutJournal(store, "flights-late").begin(record("r2")).rollout_id == "r2"
 
 
-def test_two_starters_at_the_same_moment(store):
+def test_two_starters_at_the_same_moment(store, tmp_path):
     class Slow(DirectoryStore):
         """Lets another process begin just before the first write."""
 
@@ -81,7 +81,7 @@ def test_two_starters_at_the_same_moment(store):
             return super().create(key, data)
 
     with pytest.raises(RolloutError, match="was begun at the same moment"):
-        RolloutJournal(Slow(store.root), "flights-late").begin(record())
+        RolloutJournal(Slow(tmp_path), "flights-late").begin(record())
 
     assert RolloutJournal(store, "flights-late").current().rollout_id == "other"
 
