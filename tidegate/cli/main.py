@@ -9,29 +9,52 @@ import typer
 import tidegate
 from tidegate.errors import TidegateError
 
-# Each module holds either `app`, a typer.Typer with subcommands, or `command`, a function.
+# Each module holds either `app`, a typer.Typer with subcommands, or `command`, a function; last, the extras it needs.
 _COMMANDS = {
-    "package": ("tidegate.cli.package", "Package a source model as ONNX, with signature and golden sample."),
-    "optimize": ("tidegate.cli.optimize", "Build variants of a package, gate them, and keep the best."),
-    "serve": ("tidegate.cli.serve", "Serve a model package over the Open Inference Protocol."),
-    "models": ("tidegate.cli.models", "List, show, verify, promote and roll back registered models."),
-    "rollout": ("tidegate.cli.rollout", "Start, watch, promote and abort rollouts."),
-    "local": ("tidegate.cli.local", "Run InferenceServices on this machine."),
-    "drift": ("tidegate.cli.drift", "Check for drift, and list earlier checks."),
-    "project": ("tidegate.cli.project", "Check a project file, or print its JSON Schema."),
+    "package": ("tidegate.cli.package", "Package a source model as ONNX, with signature and golden sample.", "cpu,training"),
+    "optimize": ("tidegate.cli.optimize", "Build variants of a package, gate them, and keep the best.", "cpu,training"),
+    "serve": ("tidegate.cli.serve", "Serve a model package over the Open Inference Protocol.", "cpu,serving"),
+    "models": ("tidegate.cli.models", "List, show, verify, promote and roll back registered models.", ""),
+    "rollout": ("tidegate.cli.rollout", "Start, watch, promote and abort rollouts.", "local"),
+    "local": ("tidegate.cli.local", "Run InferenceServices on this machine.", "local"),
+    "drift": ("tidegate.cli.drift", "Check for drift, and list earlier checks.", "monitoring"),
+    "project": ("tidegate.cli.project", "Check a project file, or print its JSON Schema.", ""),
 }
 
 
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line; an expected failure is one line on stderr and exit status 1, a usage error status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    wanted = arguments[0] if arguments else None
     try:
-        _build_app(wanted=arguments[0] if arguments else None)(args=arguments, prog_name="tidegate")
+        status = _build_app(wanted=wanted)(args=arguments, prog_name="tidegate", standalone_mode=False)
+    except typer.TyperException as error:
+        _explain_usage(error)
+        raise SystemExit(error.exit_code) from None
     except TidegateError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except ModuleNotFoundError as error:
+        if wanted not in _COMMANDS or (error.name or "tidegate").startswith("tidegate"):
+            raise
+        sys.stderr.write(f"error: tidegate {wanted} needs the module {error.name}, which is not installed; {_remedy(wanted)}\n")
+        raise SystemExit(1) from None
+    except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(130) from None
+    raise SystemExit(status or 0)
+
+
+def _remedy(command: str) -> str:
+    _, _, extras = _COMMANDS[command]
+    return f"pip install 'tidegate[{extras}]'" if extras else "reinstall tidegate"
+
+
+def _explain_usage(error: typer.TyperException) -> None:
+    message = " ".join(error.format_message().split())
+    if message:  # a command without arguments has shown its help, and that is all there is to say
+        context = getattr(error, "ctx", None)
+        hint = f"; see '{context.command_path} --help'" if context else ""
+        sys.stderr.write(f"error: {message.rstrip('.')}{hint}\n")
 
 
 def _build_app(*, wanted: str | None) -> typer.Typer:
@@ -43,7 +66,7 @@ def _build_app(*, wanted: str | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Take trained models to guarded, fast, self-renewing production endpoints.",
     )
-    for name, (module, line) in _COMMANDS.items():
+    for name, (module, line, _) in _COMMANDS.items():
         if name != wanted:
             app.command(name, help=line)(_listed_only)
             continue

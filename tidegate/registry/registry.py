@@ -95,6 +95,13 @@ class ModelRegistry:
         """Return the names of all models that have a version, sorted."""
         return sorted({found[1] for key in self._store.list(ROOT) if (found := _PUBLISHED.fullmatch(key))})
 
+    def latest(self, name: str) -> int:
+        """Return the highest version of a model; raises RegistryError if there is no such model."""
+        numbers = self._version_numbers(name)
+        if not numbers:
+            raise self._unknown_model(name)
+        return numbers[-1]
+
     def versions(self, name: str) -> list[VersionInfo]:
         """Return every version of a model, oldest first; raises RegistryError if there is no such model."""
         numbers = self._version_numbers(name)
@@ -173,7 +180,7 @@ class ModelRegistry:
             return int(reference)
         state = self.alias(name, reference)
         if state is None:
-            self._require_model(name)
+            self.latest(name)
             known = ", ".join(self.aliases(name)) or "none"
             raise RegistryError(f"registry {self._store.uri}: model {name} has no alias {reference!r}; its aliases: {known}")
         return state.version
@@ -323,10 +330,6 @@ class ModelRegistry:
         check_name("model name", name)
         keys = self._store.list(versions_prefix(name))
         return sorted(int(found[2]) for key in keys if (found := _PUBLISHED.fullmatch(key)))
-
-    def _require_model(self, name: str) -> None:
-        if not self._version_numbers(name):
-            raise self._unknown_model(name)
 
     def _require_version(self, name: str, version: int) -> None:
         check_name("model name", name)
