@@ -185,7 +185,8 @@ def _to_array(values: list[Any], dtype: np.dtype[Any], datatype: str, name: str)
         array[:] = values
         return array
     try:
-        array = np.array(values, dtype)
+        with np.errstate(over="ignore"):
+            array = np.array(values, dtype)
     except OverflowError as error:
         outside = next(value for value in values if not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
         raise bad_request(f"tensor {name!r}: {outside} lies outside {datatype}") from error
