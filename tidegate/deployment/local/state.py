@@ -82,6 +82,11 @@ class LocalState:
         """Remove the status of `name` (supervisor only)."""
         (self.statuses / f"{name}.json").unlink(missing_ok=True)
 
+    def delete_statuses(self) -> None:
+        """Remove what an earlier supervisor wrote: nothing of it runs any more (supervisor only)."""
+        for path in self.statuses.iterdir():
+            path.unlink()
+
     def read_supervisor(self) -> Document | None:
         """Return the running supervisor's record (`pid`, `admin_port`, ...), or None if none runs."""
         record = read_json(self.root / "supervisor.json")

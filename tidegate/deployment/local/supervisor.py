@@ -59,6 +59,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         try:
+            self._state.delete_statuses()
             await self._envoy.start()
             self._announce()
             on_ready()
