@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tidegate.features.repository import FeatureRepository
 
 SPLIT_COLUMN = "split"
-MISSING_KEY = b"tidegate.missing"  # field metadata: values that were missing before the contract's default was put in
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 
@@ -44,7 +43,7 @@ def build_training_set(project: Project, repository: "FeatureRepository", until:
     contract = repository.contract(project.features.service)
     examples = _examples(project, contract, until)
     joined = repository.training_set(examples, project.features.service, project.features.timestamp_column)
-    typed = _with_model_types(project, contract, joined)
+    typed = _with_model_types(project, joined)
     holdout_start = pa.scalar(until - timedelta(days=project.training.holdout_days), type=_TIMESTAMP)
     held_out = pc.greater_equal(typed[project.features.timestamp_column], holdout_start)
     return typed.append_column(SPLIT_COLUMN, pc.if_else(held_out, "holdout", "train"))
@@ -142,19 +141,13 @@ def _with_timestamps(project: Project, examples: pa.Table) -> pa.Table:
     return examples.set_column(position, project.label.column, examples[project.label.column].cast(pa.int8()))
 
 
-def _with_model_types(project: Project, contract: FeatureContract, table: pa.Table) -> pa.Table:
-    defaults = {f"{view.name}__{field.name}": field.default for view in contract.views for field in view.features}
+def _with_model_types(project: Project, table: pa.Table) -> pa.Table:
     for name in model_input_columns(project, table):
         column = table[name]
         wanted = _model_type(name, column.type)
-        missing = column.null_count
-        typed = column.cast(wanted, safe=False)
-        if missing and defaults.get(name) is not None:
-            typed = typed.fill_null(pa.scalar(defaults[name], type=wanted))
-        if wanted == pa.int64() and typed.null_count:
-            wanted, typed = pa.float32(), typed.cast(pa.float32(), safe=False)
-        field = pa.field(name, wanted, metadata={MISSING_KEY: str(missing).encode()})
-        table = table.set_column(table.schema.get_field_index(name), field, typed)
+        if wanted == pa.int64() and column.null_count:
+            wanted = pa.float32()
+        table = table.set_column(table.schema.get_field_index(name), name, column.cast(wanted, safe=False))
     return table
 
 

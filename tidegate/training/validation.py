@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from tidegate.errors import DataError
 from tidegate.packaging.manifest import Verdict
 from tidegate.project import Project
-from tidegate.training.training_set import MISSING_KEY, SPLIT_COLUMN, model_input_columns
+from tidegate.training.training_set import SPLIT_COLUMN, model_input_columns
 
 
 def validate_training_set(project: Project, table: pa.Table) -> list[Verdict]:
@@ -102,14 +102,8 @@ def _duplicates(project: Project, table: pa.Table) -> Verdict:
 def _missing(project: Project, table: pa.Table, name: str) -> Verdict:
     data = project.gates.data
     bound = data.max_null_share_of.get(name, data.max_null_share)
-    share = _missing_rows(table, name) / table.num_rows
+    share = pc.sum(pc.is_null(table[name], nan_is_null=True)).as_py() / table.num_rows
     return Verdict(gate="data", subject=name, measure="share missing, at most", value=share, bound=bound, passed=share <= bound)
-
-
-def _missing_rows(table: pa.Table, name: str) -> int:
-    before_defaults = int((table.schema.field(name).metadata or {}).get(MISSING_KEY, b"0"))
-    now: int = pc.sum(pc.is_null(table[name], nan_is_null=True)).as_py()
-    return max(now, before_defaults)
 
 
 def _constants(table: pa.Table, inputs: list[str]) -> Iterator[Verdict]:
