@@ -30,6 +30,7 @@ def convert_classifier(model: Any, signature: Signature, *, name: str) -> onnx.M
         PackageError: The model is not a fitted classifier of classes 0 and 1, or skl2onnx has no converter for a part of it.
     """
     _check_classifier(model, name)
+    _check_columns(model, signature, name)
     converted = _convert(_reading_columns(model, signature), signature, name)
     return _with_one_output(_with_exact_inputs(converted, signature))
 
@@ -43,6 +44,13 @@ def _check_classifier(model: Any, name: str) -> None:
         raise PackageError(f"model {name}: {type(model).__name__} is not fitted (no classes_); fit it first") from None
     if classes != [0, 1]:
         raise PackageError(f"model {name}: its classes are {classes}; [0, 1] is needed")
+
+
+def _check_columns(model: Any, signature: Signature, name: str) -> None:
+    given = [spec.name for spec in signature.inputs]
+    for column in getattr(model, "feature_names_in_", ()):
+        if column not in given:
+            raise PackageError(f"model {name}: it reads column {str(column)!r}, which is not among {', '.join(given)}")
 
 
 def _reading_columns(model: Any, signature: Signature) -> Any:

@@ -170,9 +170,6 @@ class _SourceModel:
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the probability of class 1, float64 of shape [n]; raises PackageError if the model refuses the rows."""
-        unknown = [column for column in self._columns if column not in inputs]
-        if unknown:
-            raise PackageError(f"model {self._name}: it reads {unknown[0]!r}, which is not among {', '.join(inputs)}")
         frame = pd.DataFrame({column: inputs[column] for column in self._columns or inputs})
         try:
             probabilities = np.asarray(self._model.predict_proba(frame))

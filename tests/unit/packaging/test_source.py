@@ -93,6 +93,15 @@ def test_a_model_that_reads_a_matrix_is_given_its_columns_in_order(model: Any, e
     np.testing.assert_allclose(PackageModel(tmp_path / "bare").predict(examples.reference), expected, atol=1e-5)
 
 
+def test_a_model_that_reads_a_column_it_is_not_given_is_refused(
+    fitted: Callable[[str], Any], examples: Examples, tmp_path: Path
+) -> None:
+    settings = PackageSettings(name="late", request_inputs=("carrier", "origin", "distance", "hour"))
+
+    with pytest.raises(PackageError, match="it reads column 'temp', which is not among carrier, origin, distance, hour"):
+        package_model(fitted("mlp"), candidate="mlp", examples=examples, settings=settings, out=tmp_path / "mlp")
+
+
 def test_an_unused_input_stays_part_of_the_signature(examples: Examples, tmp_path: Path) -> None:
     frame = pd.DataFrame(training_arrays(examples.training, ["hour"]))
     model = LogisticRegression().fit(frame, examples.training["late"].to_numpy())
