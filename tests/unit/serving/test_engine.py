@@ -1,0 +1,70 @@
+"""Loading a package's graph, and proving it on its golden sample."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from tidegate.errors import PackageError
+from tidegate.packaging.golden import Golden, golden_bytes, read_golden
+from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Manifest, Runtime, TensorSpec
+from tidegate.serving.engine import Engine
+
+
+@pytest.fixture
+def copied(tiny_package: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_package, tmp_path / "copied"))
+
+
+def test_the_golden_sample_replays(tiny_package: Path, tiny_engine: Engine) -> None:
+    assert tiny_engine.replay_golden(tiny_package) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda expected: expected + 0.01, "'probability' of the golden sample differs by 0.01", id="values"),
+        pytest.param(lambda expected: expected[:-1], "of the golden sample has shape", id="other shape"),
+        pytest.param(lambda expected: np.where(expected > 0, np.nan, expected), "differs", id="NaN"),
+    ],
+)
+def test_a_golden_sample_that_does_not_replay_is_refused(
+    tiny_engine: Engine, copied: Path, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    golden = read_golden(copied / GOLDEN_NAME)
+    changed = Golden(golden.inputs, {"probability": change(golden.outputs["probability"])})
+    (copied / GOLDEN_NAME).write_bytes(golden_bytes(changed))
+    with pytest.raises(PackageError, match=message):
+        tiny_engine.replay_golden(copied)
+
+
+def test_a_golden_sample_of_other_inputs_is_refused(tiny_engine: Engine, copied: Path) -> None:
+    golden = read_golden(copied / GOLDEN_NAME)
+    inputs = {name: array for name, array in golden.inputs.items() if name != "hour"}
+    (copied / GOLDEN_NAME).write_bytes(golden_bytes(Golden(inputs, golden.outputs)))
+    with pytest.raises(PackageError, match="the golden sample cannot be run"):
+        tiny_engine.replay_golden(copied)
+
+
+def test_a_graph_that_is_none_is_refused(copied: Path, tiny_manifest: Manifest) -> None:
+    (copied / MODEL_NAME).write_bytes(b"not a graph")
+    with pytest.raises(PackageError, match=r"ONNX Runtime cannot load model\.onnx"):
+        Engine(copied, tiny_manifest)
+
+
+def test_a_signature_of_other_inputs_is_refused(copied: Path, tiny_manifest: Manifest) -> None:
+    signature = tiny_manifest.signature
+    other = msgspec.structs.replace(
+        signature, inputs=(*signature.inputs, TensorSpec(name="wind", datatype="FP32", shape=(-1, 1)))
+    )
+    with pytest.raises(PackageError, match="graph and signature differ in these inputs: wind"):
+        Engine(copied, msgspec.structs.replace(tiny_manifest, signature=other))
+
+
+def test_a_provider_that_is_not_there_is_refused(copied: Path, tiny_manifest: Manifest) -> None:
+    runtime = Runtime(providers=("NoSuchExecutionProvider",))
+    with pytest.raises(PackageError, match="ONNX Runtime here has no NoSuchExecutionProvider; it has"):
+        Engine(copied, msgspec.structs.replace(tiny_manifest, runtime=runtime))
