@@ -13,6 +13,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from tidegate.packaging.inputs import training_arrays
 from tidegate.packaging.source import Examples, PackageSettings, package_model
@@ -52,8 +53,10 @@ def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Table
         ),
     }
     for name, model in models.items():
+        with threadpool_limits(1):  # OpenMP threads that wait for a busy core cost more than they bring
+            model.fit(frame, labels)
         package_model(
-            model.fit(frame, labels),
+            model,
             candidate=name,
             examples=Examples(training=training, reference=holdout, label_column="label"),
             settings=PackageSettings(name="tiny", request_inputs=INPUTS),

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from tidegate.packaging.inputs import training_arrays
 from tidegate.packaging.source import Examples
@@ -82,7 +83,8 @@ def fitted(examples: Examples) -> Callable[[str], Any]:
     def fit(name: str) -> Any:
         if name not in cache:
             frame = pd.DataFrame(training_arrays(examples.training, INPUTS))
-            cache[name] = MODELS[name]().fit(frame, examples.training["late"].to_numpy())
+            with threadpool_limits(1):  # OpenMP threads that wait for a busy core cost more than they bring
+                cache[name] = MODELS[name]().fit(frame, examples.training["late"].to_numpy())
         return cache[name]
 
     return fit
