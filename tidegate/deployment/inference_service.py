@@ -120,22 +120,25 @@ class Service:
     def from_document(cls, document: dict[str, Any]) -> Self:
         """Read an InferenceService document; raises DeploymentError on anything Tidegate does not write."""
         try:
-            metadata, spec = document["metadata"], document["spec"]
-            mode = metadata.get("annotations", {}).get(MODE_ANNOTATION)
-            canaries = spec.get("canary", [])
-            stable = spec["predictor"]
+            return cls._from_document(document)
         except (KeyError, TypeError, AttributeError) as error:
             raise DeploymentError(f"InferenceService document is malformed: {error!r}") from error
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> Self:
+        metadata, spec = document["metadata"], document["spec"]
+        mode = metadata.get("annotations", {}).get(MODE_ANNOTATION)
         if mode != "Standard":
             raise DeploymentError(f"annotation {MODE_ANNOTATION} is {mode!r}; spec.canary needs 'Standard'")
-        if "canaryTrafficPercent" in stable:
+        if "canaryTrafficPercent" in spec["predictor"]:
             raise DeploymentError("predictor.canaryTrafficPercent is ignored in Standard mode; use spec.canary")
+        canaries = spec.get("canary", [])
         if len(canaries) > 1:
             raise DeploymentError(f"spec.canary holds {len(canaries)} canaries; one is supported")
         return cls(
             name=metadata["name"],
             namespace=metadata.get("namespace", "default"),
-            stable=Revision.from_predictor(stable),
+            stable=Revision.from_predictor(spec["predictor"]),
             canary=Revision.from_predictor(canaries[0]["predictor"]) if canaries else None,
             canary_percent=canaries[0]["trafficPercent"] if canaries else 0,
         )
