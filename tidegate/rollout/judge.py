@@ -262,7 +262,7 @@ def _praise(evidence: Evidence, proving: bool) -> str:
 
 
 def _error_rate(counters: RevisionCounters) -> float | None:
-    return counters.errors / counters.requests if counters.requests else None
+    return min(counters.errors / counters.requests, 1.0) if counters.requests else None
 
 
 def _error_interval(counters: RevisionCounters, alpha: float) -> Interval:
