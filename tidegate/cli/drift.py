@@ -70,11 +70,8 @@ def history(project_file: ProjectFile = Path("tidegate.yaml"), as_json: Json = F
     def render(console: Console) -> None:
         console.print(_history_table(checks))
         for retraining in retrainings:
-            outcome = retraining.outcome or retraining.state
-            console.print(
-                f"retraining {retraining.number}  {retraining.at:%Y-%m-%d %H:%M}Z  {outcome}: {retraining.reason}",
-                soft_wrap=True,
-            )
+            at, outcome = f"{retraining.at:%Y-%m-%d %H:%M}Z", retraining.outcome or retraining.state
+            console.print(f"retraining {retraining.number}  {at}  {outcome}: {retraining.reason}", soft_wrap=True)
 
     result = {"checks": msgspec.to_builtins(checks), "retrainings": msgspec.to_builtins(retrainings)}
     show(result, as_json=as_json, render=render)
@@ -112,7 +109,7 @@ def _history_table(checks: list[DriftCheck]) -> Table:
             f"{found.rows:,}",
             f"{found.drifted_share:.0%}",
             f"{found.prediction.psi:.3f}",
-            "–" if found.concept.window is None else f"{found.concept.window:.3f}",
+            "-" if found.concept.window is None else f"{found.concept.window:.3f}",
             ("[red]yes[/red]" if found.drifted else "no") if found.counted else "not counted",
         )
     return table

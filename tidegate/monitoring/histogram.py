@@ -101,7 +101,8 @@ def _choose(name: str, column: pa.ChunkedArray) -> Bins:
     deciles = np.quantile(values, probabilities, method="inverted_cdf")
     own, repeats = np.unique(deciles, return_counts=True)
     below = np.nextafter(own[repeats > 1], -np.inf)
-    return NumberBins(tuple(np.unique(np.concatenate([own, below])).tolist()))
+    edges = np.unique(np.concatenate([own, below]))
+    return NumberBins(tuple(edges[np.isfinite(edges)].tolist()))
 
 
 def _frequent(column: pa.ChunkedArray) -> tuple[str, ...]:
