@@ -1,7 +1,6 @@
 """One model server process of a revision: started, watched, restarted with growing pauses when it dies, and ended."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.deployment.local.envoy_config import READY_PATH, Backend
+from tidegate.deployment.local.log_files import last_words, size
 from tidegate.deployment.local.processes import end, kill_group, start_bound
 
 _POLL_SECONDS = 0.1
@@ -24,7 +24,6 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 10.0
 _STOP_GRACE = 20.0
-_TAIL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ class ModelServer:
     async def _keep_running(self) -> None:
         while True:
             started = time.monotonic()
-            log_start = self._log.stat().st_size if self._log.exists() else 0
+            log_start = size(self._log)
             try:
                 self._process = await start_bound(
                     self._command(self.spec),
@@ -115,7 +114,7 @@ class ModelServer:
                 self.pid = self._process.pid
                 status = await self._watch(self._process)
                 kill_group(self._process.pid)
-                self.reason = f"{_describe(status)}: {_last_line(self._log, log_start)}"
+                self.reason = f"{_describe(status)}: {last_words(self._log, log_start) or 'it said nothing'}"
             self.pid, self.ready = None, False
             self.failures = 1 if time.monotonic() - started > _STEADY_SECONDS and self.admitted else self.failures + 1
             await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (self.failures - 1), _LONGEST_PAUSE))
@@ -151,18 +150,3 @@ def _probe_ready(port: int) -> str | None:
 
 def _describe(status: int) -> str:
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-
-
-def _last_line(log: Path, start: int) -> str:
-    with log.open("rb") as file:
-        file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return _message(lines[-1]) if lines else "it printed nothing"
-
-
-def _message(line: str) -> str:
-    try:
-        record = json.loads(line)
-        return str(record.get("error") or record.get("message") or line)
-    except (ValueError, AttributeError):
-        return line.removeprefix("error: ")

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tidegate.deployment.local.log_files import last_words
 from tidegate.deployment.local.processes import kill_supervised, started_at, supervised
 from tidegate.deployment.local.state import Document, LocalState
 from tidegate.errors import DeploymentError
@@ -41,7 +42,7 @@ def start_supervisor(workspace: Path) -> tuple[int, Path]:
             process.terminate()
             raise DeploymentError(f"the supervisor was not up after {_START_SECONDS:g} s; see {log}")
         time.sleep(_POLL_SECONDS)
-    raise DeploymentError(_last_words(log, begin) or f"the supervisor ended with status {process.returncode}; see {log}")
+    raise DeploymentError(last_words(log, begin) or f"the supervisor ended with status {process.returncode}; see {log}")
 
 
 def stop_supervisor(workspace: Path) -> bool:
@@ -69,10 +70,3 @@ def _terminate(record: Document) -> None:
             os.kill(record["pid"], signal.SIGKILL)
             return
         time.sleep(_POLL_SECONDS)
-
-
-def _last_words(log: Path, begin: int) -> str:
-    with log.open("rb") as file:
-        file.seek(begin)
-        lines = file.read().decode(errors="replace").split("\n")
-    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
