@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -66,22 +66,29 @@ class Materializer:
         self._repo_path = repo_path
         self._opened: dict[str, ViewSource] = {}
 
-    def materialize(self, view: FeatureView, until: datetime) -> ViewMaterialization:
-        """Bring the online rows of `view` to the state of event time `until`; raises FeatureError, DataError."""
-        features = {field.name: _cast(view, field.name, field.dtype) for field in view.features}
-        keys = {column.name: _cast(view, column.name, column.dtype) for column in view.entity_columns}
-        definition = _definition(view)
-        until_us = to_microseconds(until)
+    def materialize(self, views: Sequence[FeatureView], until: datetime) -> MaterializationReport:
+        """Bring the online rows of `views` to the state of event time `until`; nothing is written if a source is amiss.
+
+        Raises:
+            DataError: A source is missing, lacks a column or has a wrong type.
+            FeatureError: A view has a type that cannot be materialized, or the online store cannot be written.
+        """
+        sources = [self._open(view) for view in views]
+        done = [self._materialize(view, source, until) for view, source in zip(views, sources, strict=True)]
+        return MaterializationReport(until, tuple(done))
+
+    def _materialize(self, view: FeatureView, source: ViewSource, until: datetime) -> ViewMaterialization:
+        definition, until_us = _definition(view), to_microseconds(until)
         since_us = self._watermark(view.name, definition)
-        if since_us is not None and since_us >= until_us:
-            return ViewMaterialization(view.name, from_microseconds(since_us), until, 0)
-        source = self._open(view, definition)
-        rows = list(self._pull(source, keys, features, since_us, until_us))
-        self._write(view.name, rows, until_us, definition)
         since = from_microseconds(since_us) if since_us is not None else None
+        if since_us is not None and since_us >= until_us:
+            return ViewMaterialization(view.name, since, until, 0)
+        rows = list(self._pull(view, source, since_us, until_us))
+        self._write(view.name, rows, until_us, definition)
         return ViewMaterialization(view.name, since, until, len(rows))
 
-    def _open(self, view: FeatureView, definition: str) -> ViewSource:
+    def _open(self, view: FeatureView) -> ViewSource:
+        definition = _definition(view)
         if definition not in self._opened:
             columns = [field.name for field in view.features]
             self._opened[definition] = open_source(self._source, view, columns, self._repo_path)
@@ -92,20 +99,22 @@ class Materializer:
         found = self._online.execute(query, (self._project, view, definition)).fetchone()
         return found[0] if found else None
 
-    def _pull(
-        self, source: ViewSource, keys: dict[str, str], features: dict[str, str], since_us: int | None, until_us: int
-    ) -> Iterator[PackedRow]:
-        prefix = view_prefix(self._project, source.view)
-        key_names = key_order(keys)
-        casts = [f"CAST({quoted(name)} AS {kind})" for name, kind in [*((k, keys[k]) for k in key_names), *features.items()]]
+    def _pull(self, view: FeatureView, source: ViewSource, since_us: int | None, until_us: int) -> Iterator[PackedRow]:
+        dtypes = {column.name: column.dtype for column in view.entity_columns}
+        keys = key_order(dtypes)
+        features = [field.name for field in view.features]
+        selected = [
+            *(_cast(view, key, dtypes[key]) for key in keys),
+            *(_cast(view, field.name, field.dtype) for field in view.features),
+        ]
         try:
-            found = self._source.sql(_latest_rows(source, key_names, casts, since_us, until_us)).fetchall()
+            found = self._source.sql(_latest_rows(source, keys, selected, since_us, until_us)).fetchall()
         except duckdb.Error as error:
-            raise DataError(f"feature view {source.view}: {' '.join(str(error).split())}") from error
-        width = len(key_names)
+            raise DataError(f"feature view {view.name}: {' '.join(str(error).split())}") from error
+        prefix = view_prefix(self._project, view.name)
         for event_us, created_us, *values in found:
-            row = dict(zip(features, values[width:], strict=True))
-            yield pack_key(prefix, tuple(values[:width])), event_us, created_us, pack_row(row)
+            row = pack_row(dict(zip(features, values[len(keys) :], strict=True)))
+            yield pack_key(prefix, tuple(values[: len(keys)])), event_us, created_us, row
 
     def _write(self, view: str, rows: list[PackedRow], until_us: int, definition: str) -> None:
         try:
@@ -155,7 +164,7 @@ def _literal(kind: str, microseconds: int) -> str:
 def _cast(view: FeatureView, column: str, dtype: FeastType) -> str:
     if dtype not in _CASTS:
         raise FeatureError(f"feature view {view.name}: {column!r} is {dtype}, which cannot be materialized")
-    return _CASTS[dtype]
+    return f"CAST({quoted(column)} AS {_CASTS[dtype]})"
 
 
 def _definition(view: FeatureView) -> str:

@@ -147,7 +147,8 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         return result
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas()
+        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
+        return frame
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         """Write the result as one Parquet file; raises FeatureError if it exists and must not be overwritten."""
@@ -171,7 +172,8 @@ def _entity_rows(connection: duckdb.DuckDBPyConnection, entity_df: pd.DataFrame 
 
 
 def _pandas_dtypes(schema: pa.Schema) -> dict[str, Any]:
-    return schema.empty_table().to_pandas().dtypes.to_dict()
+    dtypes: dict[str, Any] = schema.empty_table().to_pandas().dtypes.to_dict()
+    return dtypes
 
 
 def _view_join(
@@ -194,7 +196,8 @@ def _moments(rows: pa.Table, timestamp: str) -> npt.NDArray[np.int64]:
     if not pt.is_timestamp(kind):
         raise DataError(f"entity rows: column {timestamp!r} is {kind}, not a timestamp")
     times = rows.column(timestamp).to_numpy()
-    return times.astype(f"datetime64[{kind.unit}]").astype("datetime64[us]").view(np.int64)  # floors, and keeps NaT
+    microseconds: npt.NDArray[np.int64] = times.astype("datetime64[us]").view(np.int64)  # rounds down, and keeps NaT
+    return microseconds
 
 
 def _key_column(rows: pa.Table, name: str, joins: list[ViewJoin]) -> pa.ChunkedArray:

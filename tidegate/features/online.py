@@ -29,7 +29,7 @@ KeyColumn = Sequence[KeyValue | None] | npt.NDArray[Any]
 """One entity key value a row: strings or integers, None or "" where the row has no entity."""
 
 _NAT = np.iinfo(np.int64).min
-_KEYS_PER_QUERY = 4096
+_KEYS_PER_QUERY = 16_384  # a power of two; SQLite allows 32,766 parameters
 
 _DTYPES: dict[str, npt.DTypeLike] = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.object_}
 _MISSING: dict[str, Any] = {"FP32": math.nan, "BYTES": ""}
@@ -72,7 +72,7 @@ class OnlineReader:
         return cls(online_path(uri), contract)
 
     def read(self, keys: Mapping[str, KeyColumn], at: datetime) -> Lookup:
-        """Look up every feature of the contract for a batch of rows, as one consistent state of the store.
+        """Look up every feature of the contract for a batch of rows, as one state of the store (up to 16,384 entities).
 
         Args:
             keys: Join key to one value a row; at least the contract's join keys. A row whose key is None or "" has no entity.
@@ -135,6 +135,7 @@ class _ViewReader:
         self._pick = _picker(self._names)
         self._defaults = tuple(_default(view.name, field) for field in fields)
         self._missing = (_NAT, *self._defaults)
+        self._no_rows: list[tuple[Any, ...]] = [()] * len(self._missing)
         self._blocks = [
             (datatype, [f"{view.name}__{field.name}" for field in block])
             for datatype, block in groupby(fields, key=lambda field: field.datatype)
@@ -154,7 +155,7 @@ class _ViewReader:
         """Add one value for each of `row_keys` to this view's columns of the batch."""
         oldest = moment - self._ttl if self._ttl else _NAT
         values = {key: self._values(found.get(key), oldest) for key in set(row_keys)}
-        times, *features = zip(*[values[key] for key in row_keys], strict=True)
+        times, *features = zip(*[values[key] for key in row_keys], strict=True) if row_keys else self._no_rows
         batch.add_times(self.name, times)
         start = 0
         for datatype, names in self._blocks:

@@ -150,5 +150,6 @@ def _to_proto(value: Any, dtype: FeastType) -> Value:
     if value is None:
         return Value()
     if isinstance(value, msgspec.msgpack.Ext):
-        return Value.FromString(value.data)
+        proto: Value = Value.FromString(value.data)
+        return proto
     return Value(**{_FIELDS[dtype]: value})

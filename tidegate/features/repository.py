@@ -10,6 +10,7 @@
 This module imports Feast, which takes seconds: import it only where it is used.
 """
 
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from tidegate.errors import DataError, FeatureError
 from tidegate.features.contract import freeze_contract
 from tidegate.features.definitions import load_config, load_definitions
 from tidegate.features.materialize import MaterializationReport, Materializer
-from tidegate.features.online_file import online_uri, open_writer
+from tidegate.features.online_file import delete_view, online_uri, open_writer
 from tidegate.features.online_store import PackedOnlineStore, online_store_path
+from tidegate.features.packed_row import view_prefix
 from tidegate.features.source import open_connection
 from tidegate.packaging.manifest import Datatype, FeatureContract
 
@@ -96,7 +98,7 @@ class FeatureRepository:
             DataError: A column is missing, has a wrong type, or clashes with a feature's name.
         """
         contract = self.contract(service)
-        _check_columns(entity_rows, [*contract.join_keys, timestamp_column])
+        _check_entity_rows(entity_rows, contract.join_keys, timestamp_column)
         narrow = entity_rows.select(list(contract.join_keys)).append_column(_TIMESTAMP, entity_rows.column(timestamp_column))
         frame = narrow.to_pandas(types_mapper=pd.ArrowDtype)  # shares the memory of the Arrow table
         job = self._store.get_historical_features(frame, self._service(service), full_feature_names=True)
@@ -123,11 +125,18 @@ class FeatureRepository:
         if until.tzinfo is None:
             raise FeatureError(f"materialize: {until.isoformat()} has no time zone; event time is UTC")
         if self._online_views is None:
-            self._online_views = [view for view in self._store.list_feature_views() if view.online]
+            views = [view for view in self._store.list_feature_views() if view.online]
+            self._online_views = sorted(views, key=lambda view: view.name)
         if self._materializer is None:
             online = open_writer(online_store_path(self._store.config))
             self._materializer = Materializer(open_connection(), online, self._store.project, self._repository)
-        return MaterializationReport(until, tuple([self._materializer.materialize(view, until) for view in self._online_views]))
+        return self._materializer.materialize(self._online_views, until)
+
+    def clear_online_store(self) -> None:
+        """Forget everything materialized, so that a replay can begin at an earlier event time without seeing its future."""
+        with closing(open_writer(online_store_path(self._store.config))) as online:
+            for view in self._store.list_feature_views():
+                delete_view(online, self._store.project, view.name, view_prefix(self._store.project, view.name))
 
     def _service(self, name: str) -> FeatureService:
         try:
@@ -143,10 +152,13 @@ class FeatureRepository:
             raise FeatureError(f"feature repository {self._repository}: online_store.type is {kind!r}; use {wanted!r}")
 
 
-def _check_columns(rows: pa.Table, needed: list[str]) -> None:
-    for name in needed:
+def _check_entity_rows(rows: pa.Table, keys: tuple[str, ...], timestamp: str) -> None:
+    for name in (*keys, timestamp):
         if name not in rows.column_names:
             raise DataError(f"entity rows: no column {name!r}; there are {', '.join(rows.column_names)}")
+    kind = rows.schema.field(timestamp).type
+    if not pa.types.is_timestamp(kind):
+        raise DataError(f"entity rows: column {timestamp!r} is {kind}, not a timestamp")
 
 
 def _cast(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedArray:
