@@ -1,8 +1,8 @@
 """The last step of a release: roll a registered version out on the project's target."""
 
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
+from tidegate.clock import open_clock
 from tidegate.project import Project
 from tidegate.release.model import open_registry
 from tidegate.release.record import ReleaseLedger
@@ -28,9 +28,7 @@ def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
     }
 
 
-def roll_out(
-    project: Project, *, release_id: str, version: int, clock: str, reason: str, on_look: Callable[[Any], None] | None = None
-) -> Literal["promoted", "rolled_back"]:
+def roll_out(project: Project, *, release_id: str, version: int, clock: str, reason: str) -> Literal["promoted", "rolled_back"]:
     """Shift traffic to `version` step by step; the judge promotes it or rolls it back. Returns the outcome."""
     from tidegate.deployment.local.target import LocalTarget
     from tidegate.rollout.rollout import run_rollout, start_rollout
@@ -47,6 +45,7 @@ def roll_out(
         version=version,
         env=serving_environment(project, clock=clock),
         reason=reason,
+        clock=open_clock(clock),
     )
     finished = run_rollout(
         project=project,
@@ -55,7 +54,6 @@ def roll_out(
         target=target,
         metrics=ScrapeMetricsSource(target),
         rollout_id=started.rollout_id,
-        on_look=on_look,
     )
     outcome = cast(Literal["promoted", "rolled_back"], finished.state)
     ReleaseLedger(store, project.name).rolled_out(release_id, finished.rollout_id, outcome)

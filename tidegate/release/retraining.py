@@ -1,6 +1,6 @@
 """Retrainings as releases: a drift run's decision written down, and the release that answers it begun and closed.
 
-    monitoring/<model>/decisions/<window end>.json
+monitoring/<model>/decisions/<window end>.json
 """
 
 from datetime import datetime
