@@ -18,11 +18,9 @@ from tidegate.deployment.local.target import LocalTarget
 from tidegate.errors import RolloutError
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
-from tidegate.release.delivery import serving_environment
 from tidegate.rollout.judge import Comparison, requests_needed
 from tidegate.rollout.record import Look, RolloutRecord
 from tidegate.rollout.rollout import abort_rollout, promote_rollout, rollout_history, run_rollout, start_rollout
-from tidegate.rollout.scrape import ScrapeMetricsSource
 from tidegate.storage.store import ObjectStore, open_store
 
 app = typer.Typer(no_args_is_help=True)
@@ -45,6 +43,9 @@ def start(
 
     Exits with status 1 if the version is rolled back.
     """
+    from tidegate.release.delivery import serving_environment  # imports pandas
+    from tidegate.rollout.scrape import ScrapeMetricsSource
+
     project = load_project(file)
     store, registry, target = _open(project)
     started = start_rollout(

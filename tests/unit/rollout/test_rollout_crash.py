@@ -10,7 +10,9 @@ NAME = "flights-late"
 
 
 def prepare_good(make_bench):
-    return make_bench(steps=[5, 100])
+    bench = make_bench(steps=[5, 100])
+    bench.world.requests_per_second = 10_000
+    return bench
 
 
 def prepare_failing(make_bench):
