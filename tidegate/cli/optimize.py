@@ -39,6 +39,7 @@ def command(
     holdout = read_parquet(data)
     with tempfile.TemporaryDirectory(prefix="tidegate-optimize-") as folder:
         baseline = _baseline(package, Path(folder) / "fetched")
+        _check_data(holdout, baseline, label_column)
         built = _build_variants(baseline, Path(folder), quiet=as_json)
         with stderr.status("Judging and timing the variants"):
             selection = _select(baseline, built, holdout, out, label_column, objective)
@@ -69,6 +70,17 @@ def _baseline(uri: str, into: Path) -> Path:
     if variant != BASELINE:
         raise OptimizationError(f"package {uri} is the variant {variant!r} already; give the package of the source model")
     return path
+
+
+def _check_data(holdout: pa.Table, baseline: Path, label_column: str | None) -> None:
+    """Find what is wrong with the data before anything is built."""
+    from tidegate.optimization.accuracy import labelled_rows
+    from tidegate.packaging.inputs import input_arrays
+    from tidegate.packaging.package import read_manifest
+
+    input_arrays(holdout, read_manifest(baseline).signature.inputs)
+    if label_column is not None:
+        labelled_rows(holdout, label_column)
 
 
 def _build_variants(baseline: Path, folder: Path, *, quiet: bool) -> list[Path]:

@@ -1,0 +1,56 @@
+"""Fixtures: the files a user would hand to `tidegate package` and `tidegate optimize`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
+
+from tidegate.packaging.inputs import training_arrays
+
+TEXTS, NUMBERS = ["carrier", "origin"], ["distance", "hour", "weather__temp", "route__delay"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """`mlp.joblib`, `wrong.joblib` (whose export is silently wrong), `sample.parquet` (training rows), `data.parquet`."""
+
+    folder: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Table) -> Files:
+    folder = tmp_path_factory.mktemp("files")
+    rows = tiny_examples.select([*TEXTS, *NUMBERS, "label"])
+    training = rows.slice(0, 900)
+    frame = pd.DataFrame(training_arrays(training, [*TEXTS, *NUMBERS]))
+    labels = training["label"].to_numpy()
+    onehot, scaled = OneHotEncoder(handle_unknown="ignore"), make_pipeline(SimpleImputer(), StandardScaler())
+    ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    mlp = make_pipeline(
+        ColumnTransformer([("t", onehot, TEXTS), ("n", scaled, NUMBERS)]),
+        MLPClassifier((32, 16), max_iter=200, random_state=0, early_stopping=True),
+    )
+    wrong = make_pipeline(
+        ColumnTransformer([("t", ordinal, TEXTS), ("n", "passthrough", NUMBERS)]),
+        HistGradientBoostingClassifier(max_iter=30, categorical_features=[0, 1]),
+    )
+    with threadpool_limits(1):
+        joblib.dump(mlp.fit(frame, labels), folder / "mlp.joblib")
+        joblib.dump(wrong.fit(frame, labels), folder / "wrong.joblib")
+    pq.write_table(training, folder / "sample.parquet")
+    pq.write_table(rows.slice(900), folder / "data.parquet")
+    return Files(folder)
