@@ -34,5 +34,5 @@ def _mlp(texts: list[str], numbers: list[str], seed: int) -> Pipeline:
     scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     columns = ColumnTransformer([("numbers", scaled, numbers), ("texts", one_hot, texts)])
-    model = MLPClassifier((32,), alpha=1e-3, early_stopping=True, n_iter_no_change=4, max_iter=20, random_state=seed)
+    model = MLPClassifier((32,), alpha=1e-3, early_stopping=True, n_iter_no_change=4, max_iter=40, random_state=seed)
     return make_pipeline(columns, model)
