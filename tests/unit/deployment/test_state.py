@@ -6,7 +6,7 @@ import pytest
 
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.deployment.local.processes import started_at
-from tidegate.deployment.local.state import LocalState, read_json, write_json
+from tidegate.deployment.local.state import LocalState, SupervisorRuns, read_json, write_json
 from tidegate.errors import DeploymentError
 
 SERVICE = Service("flights", "default", Revision("v1", "file:///m/1/"))
@@ -115,6 +115,18 @@ def test_a_supervisors_record_counts_while_it_runs(tmp_path, record, runs):
     state.write_supervisor(record)
 
     assert (state.read_supervisor() is not None) == runs
+
+
+def test_a_holder_that_is_not_the_writer_of_the_lock_file_is_not_named(tmp_path):
+    first, second = LocalState(tmp_path), LocalState(tmp_path)
+    first.create()
+
+    with first.supervisor_lock():
+        (first.root / "supervisor.lock").write_text(f"{os.getpid()} 1")
+        with pytest.raises(SupervisorRuns) as caught, second.supervisor_lock():
+            pass
+
+    assert caught.value.pid is None
 
 
 def test_a_workspace_that_cannot_be_written_is_one_clear_error(tmp_path):

@@ -20,6 +20,7 @@ _POLL_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
 _CHECK_TIMEOUT = 2.0
 _MISSES_UNTIL_UNREADY = 3
+_HUNG_SECONDS = 30.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 10.0
@@ -120,32 +121,38 @@ class ModelServer:
             await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (self.failures - 1), _LONGEST_PAUSE))
 
     async def _watch(self, process: asyncio.subprocess.Process) -> int:
-        probing = asyncio.create_task(self._probe())
+        probing = asyncio.create_task(self._probe(process))
         try:
             return await process.wait()
         finally:
             probing.cancel()
 
-    async def _probe(self) -> None:
+    async def _probe(self, process: asyncio.subprocess.Process) -> None:
+        """Follow the process's readiness; kill it if it answered before and now has not for a long time."""
         misses = 0
+        answered: float | None = None
         while True:
-            answer = await asyncio.to_thread(_probe_ready, self.spec.backend.http_port)
-            misses = 0 if answer is None else misses + 1
-            if answer is None:
+            problem, silent = await asyncio.to_thread(_probe_ready, self.spec.backend.http_port)
+            misses = misses + 1 if problem else 0
+            answered = answered if silent else time.monotonic()
+            if not problem:
                 self.ready, self.admitted, self.reason = True, True, ""
             elif not self.ready or misses >= _MISSES_UNTIL_UNREADY:
-                self.ready, self.reason = False, answer
+                self.ready, self.reason = False, problem
+            if answered is not None and time.monotonic() - answered > _HUNG_SECONDS:
+                kill_group(process.pid)
             await asyncio.sleep(_CHECK_SECONDS if self.ready else _POLL_SECONDS)
 
 
-def _probe_ready(port: int) -> str | None:
+def _probe_ready(port: int) -> tuple[str, bool]:
+    """Return why the server is not ready, empty if it is, and whether it gave no answer at all."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{READY_PATH}", timeout=_CHECK_TIMEOUT):
-            return None
+            return "", False
     except urllib.error.HTTPError as error:
-        return f"not ready yet (HTTP status {error.code})"
+        return f"not ready yet (HTTP status {error.code})", False
     except OSError:
-        return "does not answer the readiness probe yet"
+        return "does not answer the readiness probe", True
 
 
 def _describe(status: int) -> str:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tidegate.deployment.local.log_files import last_words
-from tidegate.deployment.local.processes import kill_supervised, started_at, supervised
-from tidegate.deployment.local.state import Document, LocalState
+from tidegate.deployment.local.processes import kill_supervised, supervised
+from tidegate.deployment.local.state import LocalState, SupervisorRuns
 from tidegate.errors import DeploymentError
 
 _START_SECONDS = 30.0
@@ -52,21 +52,28 @@ def stop_supervisor(workspace: Path) -> bool:
         DeploymentError: Something is still running after a minute.
     """
     state = LocalState(workspace)
-    record = state.read_supervisor()
-    if record is not None:
-        _terminate(record)
-    left = kill_supervised(state.root)
-    if supervised(state.root):
-        raise DeploymentError(f"processes {supervised(state.root)} of {workspace} do not end")
-    return record is not None or left > 0
-
-
-def _terminate(record: Document) -> None:
+    if not state.root.is_dir():
+        return False
+    asked: int | None = None
     deadline = time.monotonic() + _STOP_SECONDS
-    with suppress(ProcessLookupError):
-        os.kill(record["pid"], signal.SIGTERM)
-    while started_at(record["pid"]) == record["started_at"]:
-        if time.monotonic() > deadline:
-            os.kill(record["pid"], signal.SIGKILL)
-            return
+    while True:
+        try:
+            with state.supervisor_lock():
+                return _end_the_rest(state) or asked is not None
+        except SupervisorRuns as running:
+            late = time.monotonic() > deadline
+            if running.pid is not None and (late or running.pid != asked):
+                asked = running.pid
+                with suppress(ProcessLookupError):
+                    os.kill(asked, signal.SIGKILL if late else signal.SIGTERM)
         time.sleep(_POLL_SECONDS)
+
+
+def _end_the_rest(state: LocalState) -> bool:
+    """End what a killed supervisor left, and tell whether there was anything."""
+    count = kill_supervised(state.root)
+    left = supervised(state.root)
+    if left:
+        raise DeploymentError(f"processes {left} of {state.root} do not end")
+    state.delete_supervisor()
+    return count > 0

@@ -24,6 +24,15 @@ from tidegate.errors import DeploymentError
 Document = dict[str, Any]
 
 
+class SupervisorRuns(DeploymentError):
+    """Another process, `pid`, supervises the workspace; None while it has not said which."""
+
+    def __init__(self, workspace: Path, pid: int | None) -> None:
+        """Name the workspace and the process."""
+        super().__init__(f"a supervisor runs already in {workspace} (pid {pid}); stop it with `tidegate local down`")
+        self.pid = pid
+
+
 class LocalState:
     """Reads and writes the state directory of one workspace."""
 
@@ -104,18 +113,15 @@ class LocalState:
 
     @contextmanager
     def supervisor_lock(self) -> Iterator[None]:
-        """Hold the supervisor's lock; raises DeploymentError, naming the process that holds it, if another one does."""
+        """Hold the supervisor's lock; raises SupervisorRuns, which names the process that holds it, if another one does."""
         descriptor = os.open(self.root / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-                raise DeploymentError(
-                    f"a supervisor runs already in {self.root.parent} (pid {holder}); stop it with `tidegate local down`"
-                ) from None
+                raise SupervisorRuns(self.root.parent, _holder(descriptor)) from None
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(descriptor, f"{os.getpid()} {started_at(os.getpid())}".encode(), 0)
             yield
         finally:
             os.close(descriptor)
@@ -159,6 +165,12 @@ def write_json(path: Path, document: Document) -> None:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise DeploymentError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _holder(descriptor: int) -> int | None:
+    pid, _, started = os.pread(descriptor, 64, 0).decode().partition(" ")
+    # A holder that died, or whose pid another process has now, is not the one.
+    return int(pid) if pid and str(started_at(int(pid))) == started else None
 
 
 def _without_version(document: Document) -> Document:
