@@ -61,9 +61,9 @@ class Local:
         return Load(url)
 
     @staticmethod
-    def send(url: str, requests: int) -> Counter[object]:
+    def send(url: str, requests: int, body: bytes = b"{}") -> Counter[object]:
         connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-        answers = Counter(ask(connection) for _ in range(requests))
+        answers = Counter(ask(connection, body) for _ in range(requests))
         connection.close()
         return answers
 
@@ -104,9 +104,9 @@ class Load:
         connection.close()
 
 
-def ask(connection: http.client.HTTPConnection) -> object:
+def ask(connection: http.client.HTTPConnection, body: bytes = b"{}") -> object:
     try:
-        connection.request("POST", "/v2/models/flights/infer", b"{}")
+        connection.request("POST", "/v2/models/flights/infer", body)
         response = connection.getresponse()
         response.read()
         return response.status, response.getheader("x-tidegate-revision")

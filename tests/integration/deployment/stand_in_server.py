@@ -49,7 +49,7 @@ if mode() == "exit":
 handle_signals = mode() != "stubborn"
 if not handle_signals:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-app = web.Application()
+app = web.Application(client_max_size=2**24)
 app.router.add_get("/v2/health/ready", ready)
 app.router.add_get("/metrics", metrics)
 app.router.add_post("/{path:.*}", predict)

@@ -163,6 +163,13 @@ def test_a_failing_canary_is_answered_for_by_the_stable(shared):
     assert shared.send(status.url, 200) == {(200, "v1-failing"): 200}
 
 
+def test_a_large_request_reaches_the_fallback_too(shared):
+    _, status = canary_at(shared, "large", 100)
+    shared.set_mode("v2-large", "fail")
+
+    assert shared.send(status.url, 5, body=bytes(4 * 2**20)) == {(200, "v1-large"): 5}
+
+
 def test_deleting_a_service_ends_its_servers_and_frees_its_name(shared):
     shared.target.apply(Service("gone", "default", shared.revision("v1-gone")))
     shared.target.wait("gone", timeout=TIMEOUT)

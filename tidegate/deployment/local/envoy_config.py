@@ -32,6 +32,7 @@ CONNECT_TIMEOUT = "1s"
 TRY_TIMEOUT = "5s"
 ROUTE_TIMEOUT = "15s"
 _CONCURRENT = 8192
+_RETRIED_BODY_BYTES = 16 * 1024 * 1024  # a larger request is passed on too, but not to the fallback
 _PARTS_PER_PERCENT = 10_000  # of Envoy's denominator MILLION
 
 
@@ -134,6 +135,7 @@ def _route(backend: Backend, role: str, cluster: str, protocol: str, share: Docu
     return {
         "match": match,
         "stat_prefix": f"{backend.revision}.{role}",
+        "request_body_buffer_limit": _RETRIED_BODY_BYTES,
         "route": {"cluster": cluster, "timeout": ROUTE_TIMEOUT, "retry_policy": _retry_policy()},
     }
 
