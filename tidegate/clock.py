@@ -24,7 +24,7 @@ from tidegate.errors import TidegateError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_FORMAT = struct.Struct("=q")
+_FORMAT = struct.Struct("q")
 
 
 class Clock(Protocol):
@@ -63,30 +63,35 @@ class ReplayClock:
         try:
             if os.fstat(descriptor).st_size != _FORMAT.size:
                 raise TidegateError(f"clock: {path} is not a replay clock (expected {_FORMAT.size} bytes)")
-            self._map = mmap.mmap(descriptor, _FORMAT.size)
+            # Through a view, setting the time is one store. Struct.pack_into zeroes the bytes first: to a reader, 1970.
+            self._microseconds = memoryview(mmap.mmap(descriptor, _FORMAT.size)).cast("q")
         finally:
             os.close(descriptor)
-        self.spec = f"replay:{path}"
+        self.spec = f"replay:{path.absolute()}"
 
     @classmethod
     def create(cls, path: Path, start: datetime) -> "ReplayClock":
-        """Create (or reset) the clock file at `path`, showing `start`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Create the clock file at `path`, showing `start`; whoever opened an earlier one keeps that. Raises TidegateError."""
+        shown = _FORMAT.pack(_microseconds(start))
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.write_bytes(_FORMAT.pack(_microseconds(start)))
-        fresh.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_bytes(shown)
+            fresh.replace(path)
+        except OSError as error:
+            raise TidegateError(f"clock: cannot create the replay clock {path}: {error.strerror}") from error
         return cls(path)
 
     def now(self) -> datetime:
         """Return the replayed time, in UTC."""
-        microseconds: int = _FORMAT.unpack_from(self._map)[0]
-        return _EPOCH + timedelta(microseconds=microseconds)
+        return _EPOCH + timedelta(microseconds=self._microseconds[0])
 
     def advance(self, to: datetime) -> None:
         """Move the clock forward to `to`; raises TidegateError if that lies in its past."""
+        microseconds = _microseconds(to)
         if to < self.now():
             raise TidegateError(f"clock: cannot move back from {self.now().isoformat()} to {to.isoformat()}")
-        _FORMAT.pack_into(self._map, 0, _microseconds(to))
+        self._microseconds[0] = microseconds
 
 
 def open_clock(spec: str) -> Clock:

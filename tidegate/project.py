@@ -9,43 +9,65 @@ is allowed. `tidegate project schema` prints the JSON Schema for editors.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from tidegate.errors import ProjectError
+from tidegate.strict_yaml import read_strict_yaml
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(map(repr, twice))} is given twice; name each once")
+    return names
+
+
+def _known_address(address: str) -> str:
+    if "://" in address and not address.startswith(("s3://", "file:///")):
+        raise ValueError("is not an address of a store; use a folder, 'file:///absolute/path' or 's3://bucket/prefix'")
+    return address
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=45)]
+_SHOWN_CHARACTERS = 80
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=604_800)]
+WholeDays = Annotated[int, Field(ge=1, le=36_500)]
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Classes = Annotated[tuple[Text, Text], AfterValidator(_distinct)]
+StoreAddress = Annotated[Text, AfterValidator(_known_address)]
+Names = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FeaturesSection(_Section):
     """Where the features come from and which rows are examples of the task."""
 
-    repository: str = Field(description="The Feast repository, a folder with feature_store.yaml.")
-    service: str = Field(description="The Feast feature service whose features the model reads.")
-    entity_rows: str = Field(description="Parquet file of examples: entity keys, event timestamp, request inputs, label.")
-    timestamp_column: str = Field(default="event_timestamp", description="When the prediction is (was) asked for, UTC.")
-    id_column: str = Field(description="Names one example; predictions and late labels join on it.")
-    request_inputs: tuple[str, ...] = Field(
-        min_length=1, description="Columns that the caller sends and the model reads, besides looked-up features."
-    )
+    repository: Text = Field(description="The Feast repository, a folder with feature_store.yaml.")
+    service: Text = Field(description="The Feast feature service whose features the model reads.")
+    entity_rows: Text = Field(description="Parquet file of examples: entity keys, event timestamp, request inputs, label.")
+    timestamp_column: Text = Field(default="event_timestamp", description="When the prediction is (was) asked for, UTC.")
+    id_column: Text = Field(description="Names one example; predictions and late labels join on it.")
+    request_inputs: Names = Field(description="Columns that the caller sends and the model reads, besides looked-up features.")
 
 
 class LabelSection(_Section):
     """What is predicted, and when its truth is known."""
 
-    column: str = Field(description="0/1 column of the entity rows; null while unknown.")
-    known_at_column: str = Field(description="When the label became known, UTC; null if it never did.")
-    classes: tuple[str, str] = Field(default=("0", "1"), description="Names of class 0 and class 1.")
+    column: Text = Field(description="0/1 column of the entity rows; null while unknown.")
+    known_at_column: Text = Field(description="When the label became known, UTC; null if it never did.")
+    classes: Annotated[tuple[Text, Text], AfterValidator(_distinct)] = Field(
+        default=("0", "1"), description="Names of class 0 and class 1."
+    )
 
 
 class TrainingSection(_Section):
@@ -54,8 +76,8 @@ class TrainingSection(_Section):
     function: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:function, importable from the project file's folder."
     )
-    window_days: int = Field(ge=1, description="Examples are taken from this many days before the training time.")
-    holdout_days: int = Field(ge=1, description="The last days of the window: kept from training, used by the gates.")
+    window_days: WholeDays = Field(description="Examples are taken from this many days before the training time.")
+    holdout_days: WholeDays = Field(description="The last days of the window: kept from training, used by the gates.")
     parameters: dict[str, bool | int | float | str] = Field(default_factory=dict, description="Passed to the function.")
     seed: int = Field(default=0, description="Passed to the function and used for every sampling.")
 
@@ -123,14 +145,14 @@ class GatesSection(_Section):
     objective: Literal["latency", "throughput", "size"] = Field(
         default="latency", description="What the selection minimizes (or, for throughput, maximizes) among survivors."
     )
-    variants: tuple[str, ...] | None = Field(default=None, description="Names of variants to build; null means all.")
+    variants: Names | None = Field(default=None, description="Names of variants to build; null means all.")
 
 
 class InferenceLogSection(_Section):
     """How predictions are written down."""
 
     rotate_rows: int = Field(default=5000, ge=1, description="A Parquet file is closed after this many rows.")
-    rotate_seconds: Positive = Field(default=5.0, description="... or after this time.")
+    rotate_seconds: Seconds = Field(default=5.0, description="... or after this time.")
     queue_rows: int = Field(default=50_000, ge=1, description="Rows waiting to be written; more are dropped and counted.")
 
 
@@ -148,13 +170,13 @@ class RolloutSection(_Section):
     """How traffic shifts to a canary, and what the judge tolerates."""
 
     steps: tuple[int, ...] = Field(default=(5, 25, 50, 100), min_length=1, description="Canary percentages, rising to 100.")
-    look_seconds: Positive = Field(default=10.0, description="Time between two looks of the judge.")
+    look_seconds: Seconds = Field(default=10.0, description="Time between two looks of the judge.")
     min_requests: int = Field(default=200, ge=1, description="Canary requests a step needs before it can be passed.")
-    max_step_seconds: Positive = Field(default=600.0, description="A step that stays undecided this long is rolled back.")
+    max_step_seconds: Seconds = Field(default=600.0, description="A step that stays undecided this long is rolled back.")
     max_error_increase: Share = Field(default=0.01, description="Canary error rate may exceed the stable's by this much.")
     max_latency_ratio: float = Field(default=1.5, ge=1, description="Canary p95 may exceed the stable's by this factor.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the whole rollout, over all its looks.")
-    ready_seconds: Positive = Field(default=120.0, description="A canary not ready within this time is rolled back.")
+    ready_seconds: Seconds = Field(default=120.0, description="A canary not ready within this time is rolled back.")
 
     @model_validator(mode="after")
     def _steps_rise_to_100(self) -> Self:
@@ -169,9 +191,9 @@ class DriftPolicySection(_Section):
 
     drifted_windows: int = Field(default=2, ge=1, description="k: so many of the last n windows must have drifted.")
     of_windows: int = Field(default=3, ge=1, description="n.")
-    cooldown_days: float = Field(default=30, ge=0, description="Event time after a retraining in which none follows.")
+    cooldown_days: float = Field(default=30, ge=0, le=36_500, description="Event time after a retraining without another.")
     budget: int = Field(default=4, ge=0, description="Retrainings allowed within budget_days.")
-    budget_days: Positive = 365.0
+    budget_days: float = Field(default=365.0, gt=0, le=36_500, description="Event time over which the budget counts.")
 
     @model_validator(mode="after")
     def _k_of_n(self) -> Self:
@@ -183,14 +205,14 @@ class DriftPolicySection(_Section):
 class MonitoringSection(_Section):
     """What is compared with the reference, how often, and what follows."""
 
-    window_days: float = Field(default=14, gt=0, description="Length of a current window, event time.")
-    label_delay_hours: float = Field(default=24, ge=0, description="Labels are waited for this long after a window.")
+    window_days: float = Field(default=14, gt=0, le=36_500, description="Length of a current window, event time.")
+    label_delay_hours: float = Field(default=24, ge=0, le=876_000, description="How long after a window labels are waited for.")
     min_rows: int = Field(default=500, ge=1, description="A window with fewer rows is reported, but never counts as drifted.")
     psi_threshold: Positive = Field(default=0.2, description="Population stability index from which a column has drifted.")
     drifted_share: Share = Field(default=0.3, description="Share of drifted input columns from which the data has drifted.")
     prediction_psi_threshold: Positive = Field(default=0.2, description="The same for the predicted probability.")
     max_metric_loss: float = Field(default=0.03, ge=0, description="Loss of the accuracy metric that is concept drift.")
-    columns: tuple[str, ...] | None = Field(default=None, description="Columns to watch; null means every model input.")
+    columns: Names | None = Field(default=None, description="Columns to watch; null means every model input.")
     policy: DriftPolicySection = DriftPolicySection()
 
 
@@ -211,8 +233,10 @@ class Project(_Section):
     name: Name = Field(description="Names the model, its InferenceService and its pipelines.")
     description: str = ""
     task: Literal["binary-classification"]
-    workspace: str = Field(default=".tidegate", description="Folder for everything Tidegate writes on one machine.")
-    store: str | None = Field(default=None, description="Object store, a folder or s3://…; null means WORKSPACE/store.")
+    workspace: Text = Field(default=".tidegate", description="Folder for everything Tidegate writes on one machine.")
+    store: StoreAddress | None = Field(
+        default=None, description="Object store, a folder or s3://…; null means WORKSPACE/store."
+    )
     features: FeaturesSection
     label: LabelSection
     training: TrainingSection
@@ -266,24 +290,27 @@ def load_project(path: str | Path, *, digest: str | None = None) -> Project:
         ProjectError: The file is missing, is not YAML, has another digest, or holds a mistake; the message names the
             field, the value and what is allowed.
     """
-    file = Path(path).resolve()
     try:
+        file = Path(path).resolve()
         raw = file.read_bytes()
-    except OSError as error:
-        raise ProjectError(f"project file {path}: {error.strerror}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _refusal(path, getattr(error, "strerror", None) or error) from error
     found = f"sha256:{hashlib.sha256(raw).hexdigest()}"
     if digest is not None and digest != found:
-        raise ProjectError(f"project file {path}: its digest is {found}, but {digest} was asked for; use the same file")
+        raise _refusal(path, f"its digest is {found}, but {digest} was asked for; use the same file")
     try:
-        document = yaml.safe_load(raw)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ProjectError(f"project file {path}: not YAML: {' '.join(str(error).split())}") from error
+        document = read_strict_yaml(raw)
+    except ValueError as error:
+        raise _refusal(path, f"not YAML: {error}") from error
     if not isinstance(document, dict):
-        raise ProjectError(f"project file {path}: expected fields at the top, found {type(document).__name__}")
+        raise _refusal(path, f"expected fields at the top, found {type(document).__name__}")
     try:
-        project = Project.model_validate(document)
+        # Through JSON, since pydantic's strictness takes a list for a tuple only there.
+        project = Project.model_validate_json(json.dumps(document, default=str), strict=True)
     except ValidationError as error:
-        raise ProjectError(f"project file {path}: {_explain(error)}") from error
+        raise _refusal(path, _explain(error)) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _refusal(path, error) from error
     project._file = file
     project._digest = found
     return project
@@ -296,22 +323,40 @@ def project_schema() -> dict[str, Any]:
     return schema
 
 
+def _refusal(path: str | Path, reason: object) -> ProjectError:
+    message = " ".join(f"project file {path}: {reason}".split())
+    return ProjectError("".join(character if character.isprintable() else ascii(character)[1:-1] for character in message))
+
+
 def _explain(error: ValidationError) -> str:
-    problems = []
-    for detail in error.errors(include_url=False):
-        field = ".".join(str(part) for part in detail["loc"]) or "(file)"
-        if detail["type"] == "missing":
-            problems.append(f"{field}: required, but not given")
-        elif detail["type"] == "extra_forbidden":
-            problems.append(f"{field}: no such field ({_allowed_fields(detail['loc'])})")
-        else:
-            problems.append(f"{field}: {detail['input']!r}: {detail['msg']}")
+    problems = dict.fromkeys(_explain_one(detail) for detail in error.errors(include_url=False))
     return "; ".join(problems)
+
+
+def _explain_one(detail: Any) -> str:
+    location, kind, message = detail["loc"], detail["type"], detail["msg"]
+    if location[:2] == ("training", "parameters") and len(location) == 4:
+        location, message = location[:3], "must be a bool, int, float or text"
+    field = ".".join(str(part) for part in location) or "(file)"
+    if kind == "missing":
+        return f"{field}: required, but not given"
+    if kind == "extra_forbidden":
+        return f"{field}: no such field ({_allowed_fields(location[:-1])})"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{field}: {_shown(detail['input'])}: expected fields ({_allowed_fields(location)})"
+    if kind == "value_error":
+        return f"{field}: {_shown(detail['input'])}: {message.removeprefix('Value error, ')}"
+    return f"{field}: {_shown(detail['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def _allowed_fields(location: tuple[int | str, ...]) -> str:
     section: Any = Project
-    for part in location[:-1]:
+    for part in location:
         field = getattr(section, "model_fields", {}).get(part)
         section = field.annotation if field is not None else None
     fields = getattr(section, "model_fields", None)
