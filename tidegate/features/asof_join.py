@@ -7,6 +7,7 @@ from datetime import timedelta
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tidegate.features.source import ViewSource, quoted
 
@@ -53,8 +54,9 @@ def asof_join(
         only_created: Ignore a row until the time it was created, even if it describes an earlier one.
     """
     columns: list[tuple[str, pa.ChunkedArray]] = []
+    moments = pc.min_max(entities.column(MOMENT)).as_py()
     for join in joins:
-        history = connection.sql(_history(join)).to_arrow_table()
+        history = connection.sql(_history(join, moments["min"] or 0, moments["max"] or 0)).to_arrow_table()
         history = history.append_column("position", pa.array(np.arange(history.num_rows)))
         connection.register("entities", entities)
         connection.register("history", history)
@@ -64,8 +66,8 @@ def asof_join(
     return columns
 
 
-def _history(join: ViewJoin) -> str:
-    """Return the query for every row of the view, with its times in microseconds."""
+def _history(join: ViewJoin, first_us: int, last_us: int) -> str:
+    """Return the query for the view's rows that can matter between two moments, with their times in microseconds."""
     source = join.source
     columns = [
         *(f"{quoted(key)} AS {quoted(entity_column(key))}" for key in join.keys),
@@ -73,7 +75,9 @@ def _history(join: ViewJoin) -> str:
         f"{source.event.microseconds} AS event_us",
         f"{source.created.microseconds if source.created else 'NULL::BIGINT'} AS created_us",
     ]
-    return f"SELECT {', '.join(columns)} FROM {source.relation} WHERE {source.event.name} IS NOT NULL"  # noqa: S608
+    ttl = _ttl_us(join)
+    window = source.event.within(first_us - ttl - 1 if ttl else None, last_us)
+    return f"SELECT {', '.join(columns)} FROM {source.relation} WHERE {window}"  # noqa: S608
 
 
 def _matches(join: ViewJoin, *, only_created: bool) -> str:
@@ -83,7 +87,7 @@ def _matches(join: ViewJoin, *, only_created: bool) -> str:
     same_key = " AND ".join(
         f"e.{quoted(entity_column(column))} = h.{quoted(entity_column(key))}" for key, column in join.keys.items()
     )
-    ttl = (join.ttl or timedelta(0)) // _MICROSECOND
+    ttl = _ttl_us(join)
     fresh = f"WHERE e.{MOMENT} - h.event_us <= {ttl}" if ttl else ""
     return f"""
         SELECT e.{ROW}, h.position
@@ -117,6 +121,10 @@ def _positions(matches: pa.Table, rows: int) -> pa.Array:
     positions = np.full(rows, -1, dtype=np.int64)
     positions[matches.column(ROW).to_numpy()] = matches.column("position").to_numpy()
     return pa.array(positions, mask=positions < 0)
+
+
+def _ttl_us(join: ViewJoin) -> int:
+    return (join.ttl or timedelta(0)) // _MICROSECOND
 
 
 def _feature(name: str) -> str:

@@ -14,7 +14,7 @@ from feast.types import Bool, FeastType, Float32, Float64, Int32, Int64, String
 from tidegate.errors import DataError, FeatureError
 from tidegate.features.online_file import PackedRow, upsert
 from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
-from tidegate.features.source import TimeColumn, ViewSource, open_source, quoted
+from tidegate.features.source import ViewSource, open_source, quoted
 from tidegate.features.times import from_microseconds, to_microseconds
 
 _CASTS: dict[FeastType, str] = {
@@ -134,31 +134,17 @@ def _latest_rows(source: ViewSource, keys: tuple[str, ...], selected: list[str],
     created = f"coalesce({source.created.microseconds}, 0)" if source.created else "0"
     columns = ", ".join([f"{source.event.microseconds} AS event_us", f"{created} AS created_us", *selected])
     present = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
-    window = f"{present} AND {_between(source.event, since_us, until_us)}"
+    window = f"{present} AND {source.event.within(since_us, until_us)}"
     scans = [f"SELECT * FROM {source.relation} WHERE {window}"]  # noqa: S608
     if since_us is not None and source.created is not None:
-        late = _between(source.created, since_us, until_us)
-        passed = _between(source.event, None, since_us)
+        late = source.created.within(since_us, until_us)
+        passed = source.event.within(None, since_us)
         scans.append(f"SELECT * FROM {source.relation} WHERE {present} AND {passed} AND {late}")  # noqa: S608
     names = ", ".join(map(quoted, keys))
     return f"""
         SELECT {columns} FROM ({" UNION ALL ".join(scans)})
         QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY event_us DESC, created_us DESC) = 1
     """  # noqa: S608
-
-
-def _between(column: TimeColumn, since_us: int | None, until_us: int) -> str:
-    """Return the condition on a time; on the bare column where that lets DuckDB skip parts of the file."""
-    if column.kind not in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
-        after = f"{column.microseconds} > {since_us} AND " if since_us is not None else ""
-        return f"{after}{column.microseconds} <= {until_us}"
-    after = f"{column.name} > {_literal(column.kind, since_us)} AND " if since_us is not None else ""
-    return f"{after}{column.name} <= {_literal(column.kind, until_us)}"
-
-
-def _literal(kind: str, microseconds: int) -> str:
-    text = from_microseconds(microseconds).replace(tzinfo=None).isoformat(sep=" ")
-    return f"TIMESTAMPTZ '{text}+00'" if kind == "TIMESTAMP WITH TIME ZONE" else f"TIMESTAMP '{text}'"
 
 
 def _cast(view: FeatureView, column: str, dtype: FeastType) -> str:

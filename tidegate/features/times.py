@@ -15,3 +15,7 @@ def to_microseconds(moment: datetime) -> int:
 def from_microseconds(microseconds: int) -> datetime:
     """Return the UTC time that lies so many microseconds after the epoch."""
     return _EPOCH + microseconds * _MICROSECOND
+
+
+EARLIEST_US = to_microseconds(datetime.min)
+LATEST_US = to_microseconds(datetime.max)
