@@ -68,4 +68,4 @@ def command(
         max_body_bytes=max_body_bytes,
         drain_seconds=drain_seconds,
     )
-    raise typer.Exit(serve(settings))
+    serve(settings)

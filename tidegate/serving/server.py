@@ -5,9 +5,9 @@ Several workers are forked before ONNX Runtime is loaded, share the ports, and e
 
 import ctypes
 import os
+import select
 import signal
 import socket
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,11 +21,12 @@ from tidegate.serving.model import Identity
 from tidegate.serving.settings import ServeSettings
 
 _PR_SET_PDEATHSIG = 1
+_LONGEST_ERROR = 2000  # so that a line is written whole, or not at all
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
-def serve(settings: ServeSettings) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit status.
+def serve(settings: ServeSettings) -> None:
+    """Serve until SIGTERM or SIGINT.
 
     Raises:
         TidegateError: The server cannot start: a port in use, a corrupt package, an online store that cannot be opened, a
@@ -55,8 +56,8 @@ def serve(settings: ServeSettings) -> int:
         crew = _Crew(settings, identity, package, manifest, memory)
         if settings.workers == 1:
             crew.run_worker(0)
-            return 0
-        return crew.run()
+        else:
+            crew.run()
 
 
 class _Crew:
@@ -71,8 +72,10 @@ class _Crew:
         self._manifest = manifest
         self._memory = memory
         self._indexes: dict[int, int] = {}  # by process id
+        self._errors_read, self._errors_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._asked_to_stop = False
         self._stopping = False
-        self._status = 0
+        self._failed = False
 
     def run_worker(self, index: int) -> None:
         """Serve in this process."""
@@ -87,36 +90,51 @@ class _Crew:
             index=index,
         ).run()
 
-    def run(self) -> int:
-        """Fork the workers, restart those that die after they were ready, and return when all have ended."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    def run(self) -> None:
+        """Fork the workers, restart those that die after they were ready, and return when all have ended.
+
+        Raises:
+            ServingError: A worker could not start, so that the others were stopped; the first one's own words.
+        """
+        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_write)
+        for number in _SIGNALS:
+            signal.signal(number, self._take_note)
         for index in range(self._settings.workers):
             self._start(index)
         while self._indexes:
-            if signal.sigwait(_SIGNALS) == signal.SIGCHLD:
-                self._reap()
-            else:
+            select.select([wakeup_read], [], [])
+            os.read(wakeup_read, 4096)
+            if self._asked_to_stop and not self._stopping:
                 self._stop()
-        return self._status
+            self._reap()
+        if self._failed:
+            raise ServingError(self._first_error())
+
+    def _take_note(self, number: int, _frame: object) -> None:
+        self._asked_to_stop = self._asked_to_stop or number != signal.SIGCHLD
 
     def _start(self, index: int) -> None:
         parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a signal must not meet the parent's handlers in the child
         process = os.fork()
         if process:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._indexes[process] = index
             return
         status = 1
         try:
-            _die_with(parent)
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            _die_with(parent)
             self.run_worker(index)
             status = 0
-        except TidegateError as error:
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         except BaseException as error:
-            emit("worker failed", level="error", worker=index, error=f"{type(error).__name__}: {error}")
+            what = str(error) if isinstance(error, TidegateError) else f"a worker failed: {type(error).__name__}: {error}"
+            os.write(self._errors_write, f"{' '.join(what.split())[:_LONGEST_ERROR]}\n".encode())
         finally:
-            sys.stderr.flush()
             os._exit(status)
 
     def _reap(self) -> None:
@@ -127,20 +145,27 @@ class _Crew:
             index = self._indexes.pop(process)
             was_ready = bool(self._memory.slab(index)[self._memory.layout.ready_at])
             WorkerMetrics(self._memory, index).forget_gauges()
+            exit_code = os.waitstatus_to_exitcode(wait_status)
             if self._stopping:
-                self._status = self._status or int(wait_status != 0)
+                self._failed = self._failed or exit_code not in (0, -signal.SIGTERM)
                 continue
-            emit("worker died", level="error", worker=index, pid=process, status=os.waitstatus_to_exitcode(wait_status))
-            if was_ready:
+            emit("worker died", level="error", worker=index, pid=process, exit_code=exit_code)
+            if was_ready or exit_code == 0:
                 self._start(index)
             else:
-                self._status = 1
+                self._failed = True
                 self._stop()
 
     def _stop(self) -> None:
         self._stopping = True
         for process in self._indexes:
             os.kill(process, signal.SIGTERM)
+
+    def _first_error(self) -> str:
+        try:
+            return os.read(self._errors_read, 65536).decode().splitlines()[0]
+        except BlockingIOError:
+            return "a worker was killed; its exit code is in the log above"
 
 
 def _check_port_is_free(host: str, port: int, option: str) -> None:

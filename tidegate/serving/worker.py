@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import uvloop
 from granian.constants import HTTPModes, Interfaces
@@ -23,6 +24,9 @@ from tidegate.serving.lookup import FeatureLookup
 from tidegate.serving.metrics import MetricsMemory, WorkerMetrics
 from tidegate.serving.model import Identity, ServedModel
 from tidegate.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 
 class Worker:
@@ -109,54 +113,70 @@ class Worker:
         )
 
     async def _serve(self, model: ServedModel) -> None:
-        settings = self.settings
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        application = HttpApplication(model, self.memory, max_body_bytes=settings.max_body_bytes)
-        server = Server(
-            application,
-            address=settings.host,
-            port=settings.http_port,
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        grpc_server = await self._start_grpc(model)
+        http_server = self._http_server(model)
+        http = asyncio.create_task(http_server.serve())
+        await self._wait_until_listening(http)
+        gc.collect()
+        gc.freeze()
+        self._set_ready(model, True)
+        emit(
+            "ready",
+            worker=self.index,
+            pid=os.getpid(),
+            http_port=self.settings.http_port,
+            grpc_port=self.settings.grpc_port,
+        )
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((http, stopping), return_when=asyncio.FIRST_COMPLETED)
+        self._set_ready(model, False)
+        if not stopping.done():
+            raise ServingError(f"the HTTP listener on port {self.settings.http_port} ended unexpectedly")
+        emit("stopping", worker=self.index)
+        http_server.stop()
+        await self._drain(http, grpc_server)
+
+    def _set_ready(self, model: ServedModel, ready: bool) -> None:
+        model.ready = ready
+        self._metrics.set_ready(ready)
+
+    def _http_server(self, model: ServedModel) -> Server:
+        logging.getLogger("_granian").setLevel(logging.ERROR)
+        return Server(
+            HttpApplication(model, self.memory, max_body_bytes=self.settings.max_body_bytes),
+            address=self.settings.host,
+            port=self.settings.http_port,
             interface=Interfaces.RSGI,
             http=HTTPModes.auto,
             websockets=False,
             backlog=1024,
             log_enabled=False,
         )
-        logging.getLogger("_granian").setLevel(logging.ERROR)
-        grpc_server = None
-        if settings.grpc_port:
-            from tidegate.serving.grpc_v2.server import start_grpc
 
-            grpc_server = await start_grpc(
-                model,
-                host=settings.host,
-                port=settings.grpc_port,
-                shared_port=settings.workers > 1,
-                max_body_bytes=settings.max_body_bytes,
-            )
-        http = asyncio.create_task(server.serve())
-        stopping = asyncio.create_task(stop.wait())
-        await self._wait_until_listening(http)
-        gc.collect()
-        gc.freeze()
-        model.ready = True
-        self._metrics.set_ready(True)
-        emit("ready", worker=self.index, pid=os.getpid(), http_port=settings.http_port, grpc_port=settings.grpc_port)
-        await asyncio.wait((http, stopping), return_when=asyncio.FIRST_COMPLETED)
-        model.ready = False
-        self._metrics.set_ready(False)
-        if not stopping.done():
-            raise ServingError(f"the HTTP listener on port {settings.http_port} ended unexpectedly")
-        emit("stopping", worker=self.index)
-        server.stop()
+    async def _start_grpc(self, model: ServedModel) -> "grpc.aio.Server | None":
+        if self.settings.grpc_port == 0:
+            return None
+        from tidegate.serving.grpc_v2.server import start_grpc
+
+        return await start_grpc(
+            model,
+            host=self.settings.host,
+            port=self.settings.grpc_port,
+            shared_port=self.settings.workers > 1,
+            max_body_bytes=self.settings.max_body_bytes,
+        )
+
+    async def _drain(self, http: "asyncio.Task[None]", grpc_server: "grpc.aio.Server | None") -> None:
+        seconds = self.settings.drain_seconds
+        drains: list[asyncio.Task[None]] = [http]
         if grpc_server is not None:
-            await grpc_server.stop(settings.drain_seconds)
-        _, unfinished = await asyncio.wait((http,), timeout=settings.drain_seconds)
+            drains.append(asyncio.create_task(grpc_server.stop(seconds)))
+        _, unfinished = await asyncio.wait(drains, timeout=seconds)
         if unfinished:
-            emit("requests in flight were cut off", level="warning", worker=self.index, seconds=settings.drain_seconds)
+            emit("requests in flight were cut off", level="warning", worker=self.index, seconds=seconds)
 
     async def _wait_until_listening(self, http: "asyncio.Task[None]") -> None:
         host, port = self.settings.host, self.settings.http_port
