@@ -17,5 +17,5 @@ def from_microseconds(microseconds: int) -> datetime:
     return _EPOCH + microseconds * _MICROSECOND
 
 
-EARLIEST_US = to_microseconds(datetime.min)
-LATEST_US = to_microseconds(datetime.max)
+EARLIEST_US = to_microseconds(datetime.min.replace(tzinfo=UTC))
+LATEST_US = to_microseconds(datetime.max.replace(tzinfo=UTC))
