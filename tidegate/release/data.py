@@ -17,7 +17,8 @@ from tidegate.training.training_set import build_training_set
 from tidegate.training.validation import validate_training_set
 
 if TYPE_CHECKING:
-    from tidegate.features.repository import FeatureRepository, MaterializationReport
+    from tidegate.features.materialize import MaterializationReport
+    from tidegate.features.repository import FeatureRepository
 
 CONTRACT_METADATA = b"tidegate.feature_contract"
 UNTIL_METADATA = b"tidegate.until"

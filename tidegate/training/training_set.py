@@ -37,16 +37,22 @@ def build_training_set(project: Project, repository: "FeatureRepository", until:
         DataError: The entity rows miss a column, one has a type that no model input can have, or no example lies in the window.
         FeatureError: The features could not be joined.
     """
-    if until.tzinfo is None:
-        raise DataError(f"until {until.isoformat()} has no time zone; event time is UTC")
-    until = until.astimezone(UTC)
-    contract = repository.contract(project.features.service)
-    examples = _examples(project, contract, until)
-    joined = repository.training_set(examples, project.features.service, project.features.timestamp_column)
-    typed = _with_model_types(project, joined)
+    until = _in_utc("until", until)
+    start = until - timedelta(days=project.training.window_days)
+    typed = _join(project, repository, start, until, known_by=until)
     holdout_start = pa.scalar(until - timedelta(days=project.training.holdout_days), type=_TIMESTAMP)
     held_out = pc.greater_equal(typed[project.features.timestamp_column], holdout_start)
     return typed.append_column(SPLIT_COLUMN, pc.if_else(held_out, "holdout", "train"))
+
+
+def join_window(project: Project, repository: "FeatureRepository", start: datetime, end: datetime) -> pa.Table:
+    """Return every example in [start, end), labelled or not, with its features as they were known at its timestamp.
+
+    Raises:
+        DataError: As `build_training_set`.
+        FeatureError: The features could not be joined.
+    """
+    return _join(project, repository, _in_utc("start", start), _in_utc("end", end), known_by=None)
 
 
 def model_input_columns(project: Project, table: pa.Table) -> list[str]:
@@ -68,24 +74,42 @@ def read_training_set(project: Project, path: str) -> pa.Table:
     return table
 
 
-def _examples(project: Project, contract: FeatureContract, until: datetime) -> pa.Table:
+def _in_utc(name: str, moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise DataError(f"{name} {moment.isoformat()} has no time zone; event time is UTC")
+    return moment.astimezone(UTC)
+
+
+def _join(
+    project: Project, repository: "FeatureRepository", start: datetime, end: datetime, *, known_by: datetime | None
+) -> pa.Table:
+    contract = repository.contract(project.features.service)
+    examples = _examples(project, contract, start, end, known_by)
+    joined = repository.training_set(examples, project.features.service, project.features.timestamp_column)
+    return _with_model_types(project, joined)
+
+
+def _examples(
+    project: Project, contract: FeatureContract, start: datetime, end: datetime, known_by: datetime | None
+) -> pa.Table:
     path = project.paths.entity_rows
     if not path.exists():
         raise DataError(f"features.entity_rows: {path} does not exist; write the examples there as Parquet")
     try:
         rows = ds.dataset(path, format="parquet")
         _check_schema(project, contract, rows.schema)
-        start = until - timedelta(days=project.training.window_days)
         moment = pc.field(project.features.timestamp_column).cast(_TIMESTAMP, safe=False)
-        known_at = pc.field(project.label.known_at_column).cast(_TIMESTAMP, safe=False)
-        known = known_at.is_valid() & (known_at <= _scalar(until)) & pc.field(project.label.column).is_valid()
-        in_window = (moment >= _scalar(start)) & (moment < _scalar(until))
-        examples = rows.to_table(columns=_columns(project, contract), filter=in_window & known)
+        wanted = (moment >= _scalar(start)) & (moment < _scalar(end))
+        if known_by is not None:
+            known_at = pc.field(project.label.known_at_column).cast(_TIMESTAMP, safe=False)
+            wanted &= known_at.is_valid() & (known_at <= _scalar(known_by)) & pc.field(project.label.column).is_valid()
+        examples = rows.to_table(columns=_columns(project, contract), filter=wanted)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"features.entity_rows: {path} is not readable Parquet: {' '.join(str(error).split())}") from error
     if examples.num_rows == 0:
         raise DataError(
-            f"no labelled example in the window {start.isoformat()} to {until.isoformat()}; {path.name} {_range(project, rows)}"
+            f"no {'' if known_by is None else 'labelled '}example in the window {start.isoformat()} to {end.isoformat()}; "
+            f"{path.name} {_range(project, rows)}"
         )
     return _with_timestamps(project, examples)
 
