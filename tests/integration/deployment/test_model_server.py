@@ -55,7 +55,7 @@ def test_ready_killed_and_ready_again(server, tmp_path):
         os.kill(first, signal.SIGKILL)
         await until(lambda: not server.ready)
         assert server.reason.startswith("killed by SIGKILL")
-        assert server.failures == 1
+        assert (server.failures, server.failed_starts) == (1, 0)
         await until(lambda: server.ready and server.pid != first)
 
     run(server, scenario)
@@ -70,6 +70,9 @@ def test_pauses_grow_while_it_cannot_start(server, tmp_path):
         for failures in (1, 2, 3):
             await until(lambda failures=failures: server.failures == failures)
             moments.append(time.monotonic())
+            assert server.failed_starts == failures
+        await asyncio.sleep(2.1)  # the next process starts: its silence does not hide the reason
+        assert server.reason == "ended with status 1: the package is corrupt"
 
     run(server, scenario)
     assert server.reason == "stopping"

@@ -16,7 +16,7 @@ SERVICE = Service("flights", "default", V1)
 class FakeServer:
     def __init__(self, spec):
         self.spec, self.ready, self.admitted, self.stopped = spec, False, False, False
-        self.reason, self.failures, self.pid = "starting", 0, 1
+        self.reason, self.failed_starts, self.pid = "starting", 0, 1
 
     def start(self):
         pass

@@ -19,7 +19,7 @@ class Supervised(LocalTarget):
         self.state.create()
         self.state.write_supervisor({"pid": os.getpid(), "started_at": started_at(os.getpid()), "admin_port": 1})
 
-    def report(self, *, settled, ready=True, reason="", failures=0, version=None, name="v1"):
+    def report(self, *, settled, ready=True, reason="", failed_starts=0, version=None, name="v1"):
         desired = self.state.read_service("flights")
         revision = {"name": name, "role": "stable", "ready": ready, "traffic_percent": 100, "reason": reason}
         self.state.write_status(
@@ -28,7 +28,7 @@ class Supervised(LocalTarget):
                 "url": "http://127.0.0.1:18080",
                 "settled": settled,
                 "resource_version": version or desired["metadata"]["resourceVersion"],
-                "revisions": [{**revision, "failures": failures, "pid": 1, "http_port": 2}],
+                "revisions": [{**revision, "failed_starts": failed_starts, "pid": 1, "http_port": 2}],
             },
         )
 
@@ -81,7 +81,7 @@ def test_wait_for_a_revision_does_not_wait_for_the_rest(target):
     ("report", "revision", "message"),
     [
         pytest.param(
-            {"ready": False, "reason": "killed by SIGKILL", "failures": 3},
+            {"ready": False, "reason": "killed by SIGKILL", "failed_starts": 3},
             None,
             "flights is not settled: revision v1: killed by SIGKILL",
             id="hopeless",

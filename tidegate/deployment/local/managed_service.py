@@ -160,7 +160,7 @@ class ManagedService:
             "ready": server is not None and server.ready,
             "traffic_percent": self._traffic(self._instance(revision)),
             "reason": "not started yet" if server is None else server.reason,
-            "failures": 0 if server is None else server.failures,
+            "failed_starts": 0 if server is None else server.failed_starts,
             "pid": None if server is None else server.pid,
             "http_port": self._ports.server(self.name, self._instance(revision), "http"),
             "grpc_port": self._ports.server(self.name, self._instance(revision), "grpc"),

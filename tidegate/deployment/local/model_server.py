@@ -64,7 +64,8 @@ class ModelServer:
         ready: Whether it answers the readiness probe now.
         admitted: Whether it was ever ready.
         reason: Why it is not ready; empty if it is.
-        failures: Times in a row that the process ended by itself, without having been ready for some seconds.
+        failures: Times in a row that the process ended by itself soon after its start; the pauses grow with them.
+        failed_starts: Times in a row that it ended by itself without having been ready.
         pid: The process, None while there is none.
     """
 
@@ -75,7 +76,9 @@ class ModelServer:
         self.admitted = False
         self.reason = "starting"
         self.failures = 0
+        self.failed_starts = 0
         self.pid: int | None = None
+        self._was_ready = False
         self._state = state
         self._log = log
         self._command = command
@@ -101,6 +104,7 @@ class ModelServer:
         while True:
             started = time.monotonic()
             log_start = size(self._log)
+            self._was_ready = False
             try:
                 self._process = await start_bound(
                     self._command(self.spec),
@@ -117,8 +121,13 @@ class ModelServer:
                 kill_group(self._process.pid)
                 self.reason = f"{_describe(status)}: {last_words(self._log, log_start) or 'it said nothing'}"
             self.pid, self.ready = None, False
-            self.failures = 1 if time.monotonic() - started > _STEADY_SECONDS and self.admitted else self.failures + 1
+            self.failed_starts += not self._was_ready
+            self.failures = 1 if time.monotonic() - started > _STEADY_SECONDS and self._was_ready else self.failures + 1
             await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (self.failures - 1), _LONGEST_PAUSE))
+
+    def _become_ready(self) -> None:
+        self.ready = self.admitted = self._was_ready = True
+        self.reason, self.failed_starts = "", 0
 
     async def _watch(self, process: asyncio.subprocess.Process) -> int:
         probing = asyncio.create_task(self._probe(process))
@@ -136,9 +145,11 @@ class ModelServer:
             misses = misses + 1 if problem else 0
             answered = answered if silent else time.monotonic()
             if not problem:
-                self.ready, self.admitted, self.reason = True, True, ""
+                self._become_ready()
             elif not self.ready or misses >= _MISSES_UNTIL_UNREADY:
-                self.ready, self.reason = False, problem
+                self.ready = False
+                # While the next process starts, why the last ones did not says more than silence.
+                self.reason = self.reason if silent and self.failed_starts else problem
             if answered is not None and time.monotonic() - answered > _HUNG_SECONDS:
                 kill_group(process.pid)
             await asyncio.sleep(_CHECK_SECONDS if self.ready else _POLL_SECONDS)

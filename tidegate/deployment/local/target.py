@@ -11,7 +11,7 @@ from tidegate.deployment.target import RevisionStatus, ServiceStatus
 from tidegate.errors import DeploymentError
 
 _NOT_RUNNING = "the local target is not running; start it with `tidegate local up --detach`"
-_HOPELESS_FAILURES = 3
+_HOPELESS_STARTS = 3
 _POLL_SECONDS = 0.05
 
 
@@ -78,7 +78,8 @@ class LocalTarget:
 
         Raises:
             DeploymentError: After `timeout` seconds, or before if it is hopeless: no supervisor runs, the service or the
-                revision is not desired, the document is corrupt, or a model server ended three times in a row; names the cause.
+                revision is not desired, the document is corrupt, or a model server ended three times in a row before it
+                was ready. Names the cause.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -130,7 +131,7 @@ class LocalTarget:
             raise DeploymentError(f"service {name} has no revision {revision!r}; it has {', '.join(desired)}")
         for entry in record.get("revisions", []):
             awaited = entry["name"] in desired and revision in (None, entry["name"])
-            if awaited and not entry["ready"] and entry["failures"] >= _HOPELESS_FAILURES:
+            if awaited and not entry["ready"] and entry["failed_starts"] >= _HOPELESS_STARTS:
                 raise DeploymentError(f"service {name} is not {_aim(revision)}: {_cause(record, entry['name'])}")
 
 
