@@ -8,7 +8,6 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from tidegate.serving.log_table import LogRecord, LogTableBuilder
 from tidegate.serving.metrics import WorkerMetrics
 from tidegate.storage.store import ObjectStore
 
+_ROWS_AT_ONCE = 1000
 _RETRY_SECONDS = 1.0
 
 
@@ -57,6 +57,8 @@ class InferenceLog:
         self._queue: deque[LogRecord] = deque()
         self._added_rows = 0  # written by the serving thread alone
         self._finished_rows = 0  # written by the log's thread alone
+        self._open: dict[str, list[pa.Table]] = defaultdict(list)  # by partition
+        self._open_rows = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write_until_closed, name="inference-log")
         self._thread.start()
@@ -75,66 +77,61 @@ class InferenceLog:
         self._thread.join()
 
     def _write_until_closed(self) -> None:
-        batch: list[LogRecord] = []
-        batch_rows = 0
         opened = time.monotonic()
         poll = min(0.05, self._limits.rotate_seconds / 4)
         while not self._closing.is_set():
-            if not batch:
+            if self._open_rows == 0:
                 opened = time.monotonic()
-            batch_rows += self._take(batch, self._limits.rotate_rows - batch_rows)
-            self._metrics.set_queued(self._added_rows - self._finished_rows)
-            is_full = batch_rows >= self._limits.rotate_rows
-            if batch and (is_full or time.monotonic() - opened >= self._limits.rotate_seconds):
-                batch = self._write(batch)
-                batch_rows = sum(record.rows for record in batch)
-                if batch:
+            self._take(min(_ROWS_AT_ONCE, self._limits.rotate_rows - self._open_rows))
+            is_full = self._open_rows >= self._limits.rotate_rows
+            if self._open_rows and (is_full or time.monotonic() - opened >= self._limits.rotate_seconds):
+                self._write()
+                if self._open_rows:
                     self._closing.wait(_RETRY_SECONDS)
-            else:
+            elif not self._queue:
                 self._closing.wait(poll)
-        self._write_rest(batch)
+            self._metrics.set_queued(self._added_rows - self._finished_rows)
+        while self._open_rows or self._queue:
+            self._take(self._limits.rotate_rows - self._open_rows)
+            self._write()
+            self._give_up()
+        self._metrics.set_queued(self._added_rows - self._finished_rows)
 
-    def _take(self, batch: list[LogRecord], wanted_rows: int) -> int:
+    def _take(self, wanted_rows: int) -> None:
+        """Turn queued records into tables at once: those need a fraction of the memory."""
+        records: dict[str, list[LogRecord]] = defaultdict(list)
         taken = 0
         while self._queue and taken < wanted_rows:
             record = self._queue.popleft()
+            records[log_partition(self._model, self._version, record.event_time)].append(record)
             taken += record.rows
-            batch.append(record)
-        return taken
+        for partition, belonging in records.items():
+            self._open[partition].append(self._builder.build(belonging))
+        self._open_rows += taken
 
-    def _write_rest(self, batch: list[LogRecord]) -> None:
-        batch_rows = sum(record.rows for record in batch)
-        while batch or self._queue:
-            self._take(batch, self._limits.rotate_rows - batch_rows)
-            lost = sum(record.rows for record in self._write(batch))
-            if lost:
-                self._metrics.count_log_lost(lost)
-                self._finished_rows += lost
-                emit("inference log lost rows", level="error", rows=lost)
-            batch, batch_rows = [], 0
-        self._metrics.set_queued(self._added_rows - self._finished_rows)
+    def _write(self) -> None:
+        """Write what is open, one file an hour of event time; what the store does not take stays open."""
+        for partition, tables in list(self._open.items()):
+            table = pa.concat_tables(tables)
+            if self._write_file(partition, table):
+                del self._open[partition]
+                self._open_rows -= table.num_rows
+                self._finished_rows += table.num_rows
+                self._metrics.count_log_written(table.num_rows)
 
-    def _write(self, batch: list[LogRecord]) -> list[LogRecord]:
-        """Write `batch`, one file an hour of event time, and return the records that the store did not take."""
-        hours: dict[str, list[LogRecord]] = defaultdict(list)
-        for record in batch:
-            hours[log_partition(self._model, self._version, record.event_time)].append(record)
-        failed: list[LogRecord] = []
-        for partition, records in hours.items():
-            if self._write_file(partition, records):
-                rows = sum(record.rows for record in records)
-                self._metrics.count_log_written(rows)
-                self._finished_rows += rows
-            else:
-                failed += records
-        self._metrics.set_queued(self._added_rows - self._finished_rows)
-        return failed
+    def _give_up(self) -> None:
+        if self._open_rows:
+            emit("inference log lost rows", level="error", rows=self._open_rows)
+            self._metrics.count_log_lost(self._open_rows)
+            self._finished_rows += self._open_rows
+            self._open_rows = 0
+            self._open.clear()
 
-    def _write_file(self, partition: str, records: Sequence[LogRecord]) -> bool:
-        key = f"{partition}{records[0].logged_at // 1000}-{uuid.uuid4().hex[:12]}.parquet"
+    def _write_file(self, partition: str, table: pa.Table) -> bool:
+        key = f"{partition}{time.time_ns() // 1000}-{uuid.uuid4().hex[:12]}.parquet"
         try:
             sink = pa.BufferOutputStream()
-            pq.write_table(self._builder.build(records), sink, compression="zstd")
+            pq.write_table(table, sink, compression="zstd")
             self._store.put(key, sink.getvalue().to_pybytes())
         except Exception as error:  # the thread must outlive whatever a store raises
             self._metrics.count_log_failure()

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from tidegate.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     import grpc.aio
+
+_SWITCH_SECONDS = 0.0005  # a request waits no longer for the log's thread
 
 
 class Worker:
@@ -63,6 +66,7 @@ class Worker:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises a TidegateError if the model cannot be served."""
         begun = perf_counter()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         engine = Engine(self.package, self.manifest)
         difference = engine.replay_golden(self.package)
         lookup = self._open_lookup()

@@ -1,0 +1,28 @@
+"""The same graph behind KServe's Python server: `python kserve_peer.py MODEL_ONNX PORT`; needs the `kserve` package."""
+
+import sys
+from typing import Any
+
+import onnxruntime as ort
+
+from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
+
+
+class _Peer(Model):  # type: ignore[misc]
+    def __init__(self, graph: str) -> None:
+        super().__init__("bench")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = ort.InferenceSession(graph, options)
+        self.ready = True
+
+    def predict(self, payload: InferRequest, headers: Any = None, response_headers: Any = None) -> InferResponse:
+        feeds = {tensor.name: tensor.as_numpy().reshape(-1, 1) for tensor in payload.inputs}
+        (probability,) = self._session.run(["probability"], feeds)
+        output = InferOutput("probability", list(probability.shape), "FP32")
+        output.set_data_from_numpy(probability, binary_data=False)
+        return InferResponse(payload.id, self.name, [output])
+
+
+if __name__ == "__main__":
+    ModelServer(http_port=int(sys.argv[2]), enable_grpc=False, workers=1).start([_Peer(sys.argv[1])])
