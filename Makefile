@@ -13,7 +13,7 @@ help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.core ## Live through the whole loop on real flights, on this machine
-	@$(BIN)/python -m examples.flights.demo
+	@$(BIN)/python -O -m examples.flights.demo
 
 test: $(VENV)/.test ## Run every test
 	$(BIN)/python -m pytest

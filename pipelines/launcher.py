@@ -24,6 +24,8 @@ _STARTED = re.compile(r" - INFO - Executing task '(?P<task>[^']+)'")
 _ENDED = re.compile(r" - (?:INFO|ERROR) - Task '(?P<task>[^']+)' finished with status (?P<status>\w+)")
 _EXCEPTION = re.compile(r"^    (?:\w+\.)*(?P<kind>[A-Z]\w*): (?P<message>.*)$")
 _GRACE_SECONDS = 10.0
+# Without asserts, typeguard leaves alone what Feast decorates with it: Feast then imports in 3.9 s instead of 6.5 s of CPU.
+_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONOPTIMIZE": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class LocalLauncher:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.local_run", pipeline, json.dumps(dict(arguments)), str(root / "artifacts")],
                 cwd=REPOSITORY,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(REPOSITORY)},
+                env={**os.environ, **_ENVIRONMENT},
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
