@@ -18,14 +18,17 @@ def compile_all(*, project_file: Path, image: str = PLACEHOLDER_IMAGE, out: Path
     """Write `<name>.yaml` for every pipeline to `out`, whose defaults name the project file and its digest.
 
     Raises:
-        PipelineError: The image is not pinned by digest.
+        PipelineError: The image is not pinned by digest, or `out` cannot be written.
         ProjectError: The project file is not valid.
     """
     if not _IMAGE.fullmatch(image):
         raise PipelineError(f"image {image!r} must be pinned by digest: NAME@sha256:<64 hex digits>")
     defaults = {"project_file": project_file.as_posix(), "project_digest": load_project(project_file).digest}
-    out.mkdir(parents=True, exist_ok=True)
-    return [_compile(name, defaults, image, out) for name in PIPELINES]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [_compile(name, defaults, image, out) for name in PIPELINES]
+    except OSError as error:
+        raise PipelineError(f"folder {out}: cannot be written: {error.strerror}") from error
 
 
 def _compile(name: str, defaults: dict[str, str], image: str, out: Path) -> Path:

@@ -29,5 +29,5 @@ def drift(
     with dsl.If(check.outputs["Output"] == "retrain", name="policy-says-retrain"):
         retraining = check.outputs["retraining"]
         begun = uncached(begin_retraining(**project, retraining=retraining, release_id=run_id))
-        released = release(**project, clock=clock, reason=check.outputs["reason"]).after(begun)
+        released = uncached(release(**project, clock=clock, reason=check.outputs["reason"])).after(begun)
         uncached(close_retraining(**project, retraining=retraining, release_id=run_id)).after(released)
