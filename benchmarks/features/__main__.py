@@ -35,8 +35,8 @@ def measure(task: str, name: str, rows: int, service: str, data: Path) -> dict[s
     command = [sys.executable, "-m", "benchmarks.features.contestants", task, name]
     command += ["--rows", str(rows), "--service", service, "--data", str(data)]
     identity = {"task": task, "contestant": name, "rows": rows, "service": service}
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=os.environ | {"TMPDIR": scratch})
         start, stopped = time.monotonic(), ""
         while process.poll() is None:
             if time.monotonic() - start > LIMIT_SECONDS:

@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 FEATURE_REPO = Path(__file__).parents[2] / "feature_repo"
 SEED = 2013
 NOW = datetime(2013, 7, 10, 20, tzinfo=UTC)
+JOINERS = ("tidegate", "tidegate-repository", "duckdb-sql", "feast-duckdb", "feast-dask")
+LOOKERS = ("tidegate-reader", "feast-packed", "feast-sqlite")
 OFFLINE_STORES = {"feast-dask": "dask", "feast-duckdb": "duckdb"}
 BUDGET_SECONDS = 10.0
 
@@ -179,7 +181,7 @@ def main() -> None:
     """Run one contestant and print its numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=["join", "lookup"])
-    parser.add_argument("name")
+    parser.add_argument("name", choices=[*JOINERS, *LOOKERS])
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--service", required=True)
     parser.add_argument("--data", type=Path, required=True)
