@@ -1,10 +1,6 @@
 """`tidegate rollout`: start, watch, promote and abort rollouts."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +17,7 @@ from tidegate.registry.registry import ModelRegistry
 from tidegate.rollout.judge import Comparison, requests_needed
 from tidegate.rollout.record import Look, RolloutRecord
 from tidegate.rollout.rollout import abort_rollout, promote_rollout, rollout_history, run_rollout, start_rollout
+from tidegate.rollout.termination import terminated_like_interrupted
 from tidegate.storage.store import ObjectStore, open_store
 
 app = typer.Typer(no_args_is_help=True)
@@ -62,7 +59,7 @@ def start(
             f"rollout {started.rollout_id}: {project.name} version {started.version}; "
             f"promotion needs {requests_needed(project.rollout)} canary requests or more"
         )
-    with _terminated_like_interrupted():
+    with terminated_like_interrupted():
         record = run_rollout(
             project=project,
             store=store,
@@ -118,20 +115,6 @@ def abort(file: ProjectFile = _DEFAULT_FILE, reason: Reason = "aborted by hand",
 def _open(project: Project) -> tuple[ObjectStore, ModelRegistry, LocalTarget]:
     store = open_store(project.store_uri)
     return store, ModelRegistry(store), LocalTarget(project.paths.workspace)
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that a stopped command leaves no canary unwatched."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(record: RolloutRecord) -> dict[str, Any]:

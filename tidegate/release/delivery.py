@@ -29,10 +29,14 @@ def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
 
 
 def roll_out(project: Project, *, release_id: str, version: int, clock: str, reason: str) -> Literal["promoted", "rolled_back"]:
-    """Shift traffic to `version` step by step; the judge promotes it or rolls it back. Returns the outcome."""
+    """Shift traffic to `version` step by step; the judge promotes it or rolls it back. Returns the outcome.
+
+    To be called in the main thread: a process that is told to end rolls back first.
+    """
     from tidegate.deployment.local.target import LocalTarget
     from tidegate.rollout.rollout import run_rollout, start_rollout
     from tidegate.rollout.scrape import ScrapeMetricsSource
+    from tidegate.rollout.termination import terminated_like_interrupted
 
     store = open_store(project.store_uri)
     registry = open_registry(project)
@@ -47,14 +51,15 @@ def roll_out(project: Project, *, release_id: str, version: int, clock: str, rea
         reason=reason,
         clock=open_clock(clock),
     )
-    finished = run_rollout(
-        project=project,
-        store=store,
-        registry=registry,
-        target=target,
-        metrics=ScrapeMetricsSource(target),
-        rollout_id=started.rollout_id,
-    )
+    with terminated_like_interrupted():
+        finished = run_rollout(
+            project=project,
+            store=store,
+            registry=registry,
+            target=target,
+            metrics=ScrapeMetricsSource(target),
+            rollout_id=started.rollout_id,
+        )
     outcome = cast(Literal["promoted", "rolled_back"], finished.state)
     ReleaseLedger(store, project.name).rolled_out(release_id, finished.rollout_id, outcome)
     return outcome
