@@ -256,7 +256,7 @@ def _only_demo(workspace: Path) -> Iterator[None]:
 
 
 def _start_afresh(workspace: Path) -> None:
-    for name in ("store", "local", "feast", "runs", "clock", "demo"):
+    for name in ("store", "local", "features", "runs", "clock", "demo"):
         path = workspace / name
         if path.is_dir():
             shutil.rmtree(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from tidegate.errors import MonitoringError
 from tidegate.monitoring.decision import DriftOutcome, check_and_decide
 from tidegate.monitoring.records import MONITORING_ROOT, Retraining, check_key, read_retrainings
 from tidegate.monitoring.trigger import mark_finished, mark_started
@@ -48,7 +49,12 @@ def read_decisions(store: ObjectStore, model: str) -> list[DecisionRecord]:
 def begin_retraining(project: Project, *, number: int, release_id: str) -> None:
     """Record that the release of a claimed retraining starts; raises MonitoringError if another run took it over."""
     store = open_store(project.store_uri)
-    mark_started(store, _retraining(store, project.name, number), release_id=release_id)
+    retraining = _retraining(store, project.name, number)
+    if retraining.run_id != release_id:
+        raise MonitoringError(
+            f"retraining {number} of {project.name} was taken over by run {retraining.run_id!r}; nothing to start"
+        )
+    mark_started(store, retraining, release_id=release_id)
 
 
 def close_retraining(project: Project, *, number: int, release_id: str) -> str:
