@@ -153,7 +153,11 @@ class _TensorCheck:
         if bad.any():
             at = int(np.flatnonzero(bad)[0])
             value = array.ravel()[at]
-            what = "is null or NaN, but this input must be given" if np.isnan(value) else f"is {value}; it must be finite"
+            what = (
+                "is null or NaN, but this input must be given"
+                if np.isnan(value)
+                else f"is {value}; it must be finite in {self._datatype}"
+            )
             raise bad_request(f"tensor {self.name!r} {self._place(at, array, rows)} {what}")
         unusual = np.count_nonzero((array < self._minimum) | (array > self._maximum))
         if unusual:

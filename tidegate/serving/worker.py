@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ class Worker:
         """Serve until SIGTERM or SIGINT; raises a TidegateError if the model cannot be served."""
         begun = perf_counter()
         sys.setswitchinterval(_SWITCH_SECONDS)
+        warnings.filterwarnings("ignore", "overflow encountered in cast")  # validation refuses what overflowed
         engine = Engine(self.package, self.manifest)
         difference = engine.replay_golden(self.package)
         lookup = self._open_lookup()
