@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tidegate.cli.main import explain_usage
 from tidegate.cli.output import Json, show, stderr, stdout
 from tidegate.errors import PipelineError, TidegateError
 from tidegate.project import load_project
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 NAMES = ("release", "drift", "batch")
-ProjectFile = Annotated[Path, typer.Option("--project", help="The project file, relative to the repository.")]
+ProjectFile = Annotated[Path, typer.Option("--project", help="The project file.")]
 
 
 @app.command("compile")
@@ -47,7 +48,8 @@ def run(
     if name not in NAMES:
         raise PipelineError(f"run: there is no pipeline {name!r}; choose one of {', '.join(NAMES)}")
     described = load_project(project)
-    arguments = {"project_file": str(project), "project_digest": described.digest, **_parameters(param or [])}
+    arguments = {"project_file": str(described.file), "project_digest": described.digest, **_parameters(param or [])}
+    _check_arguments(name, arguments)
     launcher = LocalLauncher(described.paths.workspace)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True) as progress:
@@ -75,15 +77,31 @@ def _parameters(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def _check_arguments(name: str, arguments: dict[str, str]) -> None:
+    from pipelines.catalog import PIPELINES
+
+    inputs = PIPELINES[name].component_spec.inputs
+    for given in arguments:
+        if given not in inputs:
+            raise PipelineError(f"--param {given}: pipeline {name} has no such parameter; it has {', '.join(inputs)}")
+    for needed, described in inputs.items():
+        if not described.optional and needed not in arguments:
+            raise PipelineError(f"pipeline {name} needs the parameter {needed}; give it by --param {needed}=VALUE")
+
+
 def main() -> None:
-    """Run the command line; an expected failure is one line on stderr and exit status 1."""
+    """Run the command line; an expected failure is one line on stderr and exit status 1, a usage error status 2."""
     try:
-        app(prog_name="python -m pipelines")
+        status = app(prog_name="python -m pipelines", standalone_mode=False)
+    except typer.TyperException as error:
+        explain_usage(error)
+        raise SystemExit(error.exit_code) from None
     except TidegateError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(130) from None
+    raise SystemExit(status or 0)
 
 
 if __name__ == "__main__":

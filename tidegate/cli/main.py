@@ -29,7 +29,7 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         status = _build_app(wanted=wanted)(args=arguments, prog_name="tidegate", standalone_mode=False)
     except typer.TyperException as error:
-        _explain_usage(error)
+        explain_usage(error)
         raise SystemExit(error.exit_code) from None
     except TidegateError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
@@ -49,7 +49,8 @@ def _remedy(command: str) -> str:
     return f"pip install 'tidegate[{extras}]'" if extras else "reinstall tidegate"
 
 
-def _explain_usage(error: typer.TyperException) -> None:
+def explain_usage(error: typer.TyperException) -> None:
+    """Say on stderr, in one line, what was wrong with a command line."""
     message = " ".join(error.format_message().split())
     if message:  # a command without arguments has shown its help, and that is all there is to say
         context = getattr(error, "ctx", None)
