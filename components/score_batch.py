@@ -9,17 +9,16 @@ from components.step import step
 def score_batch(
     project_file: str, project_digest: str, start: str, end: str, alias: str, predictions: dsl.Output[dsl.Dataset]
 ) -> int:
-    from datetime import datetime
     from pathlib import Path
 
     from tidegate.project import load_project
-    from tidegate.release.batch import score_window
+    from tidegate.release.batch import read_moment, score_window
 
     project = load_project(project_file, digest=project_digest)
     scored = score_window(
         project,
-        start=datetime.fromisoformat(start),
-        end=datetime.fromisoformat(end),
+        start=read_moment("start", start),
+        end=read_moment("end", end),
         alias=alias,
         out=Path(predictions.path),
     )

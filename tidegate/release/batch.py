@@ -70,5 +70,16 @@ def score_window(project: Project, *, start: datetime, end: datetime, alias: str
     return ScoredWindow(rows=scored.num_rows, version=holder.version, uri=f"{store.uri}/{key}")
 
 
+def read_moment(name: str, text: str) -> datetime:
+    """Read a limit of a window; raises DataError if it is no time with a zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise DataError(f"{name} {text!r} is not a time with a zone; give one such as 2013-02-01T00:00:00+00:00")
+    return moment
+
+
 def _stamp(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y%m%dT%H%M%S}Z"
