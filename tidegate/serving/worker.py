@@ -106,8 +106,11 @@ class Worker:
     def _open_log(self) -> InferenceLog | None:
         if self.settings.log_store is None:
             return None
+        import pyarrow as pa
+
         from tidegate.storage.store import open_store
 
+        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pools keep some 10 MB that only the log would use
         return InferenceLog(
             open_store(self.settings.log_store),
             self.manifest,

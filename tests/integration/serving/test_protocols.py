@@ -1,20 +1,26 @@
 """A real server, spoken to in every protocol."""
 
+import datetime as dt
 import json
 import struct
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import grpc
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tidegate.clock import ReplayClock
+from tidegate.features.online_file import open_writer, upsert
+from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
 from tidegate.packaging.inference import PackageModel
 from tidegate.serving.grpc_v2.messages import message_class, methods_of
-from tidegate.serving.metrics import LATENCY, LOG_ROWS, REQUESTS
+from tidegate.serving.metrics import FEATURE_MISSING, LATENCY, LOG_ROWS, REQUESTS
 
 
 @pytest.fixture
@@ -36,8 +42,6 @@ def call(channel: grpc.Channel, service: str, method: str, **fields: Any) -> Any
 
 
 def expected_probability(package: Path) -> float:
-    import numpy as np
-
     row = {
         "carrier": np.array([["UA"]], object),
         "origin": np.array([["EWR"]], object),
@@ -180,10 +184,6 @@ def test_metrics_count_every_protocol(server: Any, channel: grpc.Channel, v2_bod
 
 
 def test_event_time_is_the_clocks(launch: Callable[..., Any], tmp_path: Path, v2_body: Callable[..., dict[str, Any]]) -> None:
-    import datetime as dt
-
-    from tidegate.clock import ReplayClock
-
     clock = ReplayClock.create(tmp_path / "clock", dt.datetime(2013, 6, 1, 12, 30, tzinfo=dt.UTC))
     server = launch(clock=clock.spec)
     server.request("/v2/models/tiny/infer", v2_body("early"))
@@ -195,3 +195,32 @@ def test_event_time_is_the_clocks(launch: Callable[..., Any], tmp_path: Path, v2
         for file in server.store.rglob("*.parquet")
     }
     assert hours == {"early": "hour=2013-06-01T12", "late": "hour=2013-06-01T15"}
+
+
+def test_features_come_from_the_online_store_as_of_the_event_time(
+    launch: Callable[..., Any], tmp_path: Path, v2_body: Callable[..., dict[str, Any]]
+) -> None:
+    knowable = dt.datetime(2013, 6, 1, 12, tzinfo=dt.UTC)
+    written_us = int(knowable.timestamp() * 1e6)
+    entity = {"origin": "EWR", "dest": "SFO"}
+
+    def row(view: str, keys: tuple[str, ...], features: dict[str, float]) -> tuple[bytes, int, int, bytes]:
+        key = pack_key(view_prefix("tiny", view), tuple(entity[name] for name in key_order(keys)))
+        return key, written_us, written_us, pack_row(features)
+
+    with closing(open_writer(tmp_path / "online.db")) as connection:
+        upsert(connection, [row("weather", ("origin",), {"temp": 21.5}), row("route", ("origin", "dest"), {"delay": 12.0})])
+    clock = ReplayClock.create(tmp_path / "clock", knowable + dt.timedelta(hours=2))
+    server = launch(clock=clock.spec, online_store=f"sqlite:///{tmp_path}/online.db")
+    server.request("/v2/models/tiny/infer", v2_body("fresh"))
+    clock.advance(knowable + dt.timedelta(hours=4))  # the weather's time to live is three hours
+    server.request("/v2/models/tiny/infer", v2_body("stale"))
+    assert server.metric(FEATURE_MISSING, 'view="weather"') == 1
+    assert server.metric(FEATURE_MISSING, 'view="route"') == 0
+    server.stop()
+    rows = {
+        row["request_id"]: [row[column] for column in ("feature_weather__temp", "feature_time_weather", "feature_route__delay")]
+        for file in server.store.rglob("*.parquet")
+        for row in pq.ParquetFile(file).read().to_pylist()
+    }
+    assert rows == {"fresh": [21.5, knowable, 12.0], "stale": [None, None, 12.0]}
