@@ -25,6 +25,6 @@ def online_store_address(repository: Path, workspace: Path) -> str:
         path = Path(settings["online_store"]["path"])
     except OSError as error:
         raise FeatureError(f"{file}: {error.strerror}; name a Feast repository folder") from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise FeatureError(f"{file}: online_store.path: {' '.join(str(error).split())}; the model server needs it") from error
     return online_uri(repository / path)

@@ -23,7 +23,8 @@ def roc_points(package: Path) -> tuple[list[float], list[float], list[float]]:
     order = np.argsort(-probability, kind="stable")
     positives = np.cumsum(label[order])
     negatives = np.cumsum(1 - label[order])
-    keep = np.unique(np.linspace(0, len(order) - 1, _ROC_POINTS).astype(int))
+    distinct = np.flatnonzero(np.diff(probability[order], append=np.nan))  # rows of one probability pass a threshold together
+    keep = distinct[np.unique(np.linspace(0, len(distinct) - 1, _ROC_POINTS).astype(int))]
     false_positive_rate = negatives[keep] / max(negatives[-1], 1)
     true_positive_rate = positives[keep] / max(positives[-1], 1)
     return false_positive_rate.tolist(), true_positive_rate.tolist(), probability[order][keep].tolist()

@@ -1,6 +1,7 @@
 """The model steps of a release: train and package, select the variant, compare with the champion, and register."""
 
 import hashlib
+import importlib.util
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidegate import __version__
-from tidegate.errors import ObjectNotFound
+from tidegate.errors import ObjectNotFound, TrainingError
 from tidegate.packaging.manifest import Lineage, Verdict
 from tidegate.packaging.package import read_manifest
 from tidegate.project import Project
@@ -19,6 +20,7 @@ from tidegate.release.data import read_frozen, record_gate
 from tidegate.release.record import ReleaseLedger
 from tidegate.storage import open_store
 from tidegate.training.training_set import SPLIT_COLUMN
+from tidegate.training.user_code import importable
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -118,7 +120,11 @@ def _lineage(project: Project, release_id: str, training_set: Path, until: datet
 
 def _code_digest(project: Project) -> str:
     module = project.training.function.partition(":")[0]
-    return _sha256(project.paths.root.joinpath(*module.split(".")).with_suffix(".py").read_bytes())
+    with importable(project.paths.root):
+        found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise TrainingError(f"training.function: module {module!r} has no source file in {project.paths.root}")
+    return _sha256(Path(found.origin).read_bytes())
 
 
 def _sha256(data: bytes) -> str:

@@ -115,7 +115,8 @@ class ReleaseLedger:
         return record
 
     def _key_of(self, release_id: str) -> str | None:
-        return next((key for key in self._store.list(self._prefix) if key.endswith(f"-{release_id}.json")), None)
+        keys = (key for key in self._store.list(self._prefix) if key.endswith(f"-{release_id}.json"))
+        return next((key for key in keys if key.removeprefix(self._prefix).partition("-")[2] == f"{release_id}.json"), None)
 
 
 def _now() -> str:

@@ -67,4 +67,7 @@ def close_retraining(project: Project, *, number: int, release_id: str) -> str:
 
 
 def _retraining(store: ObjectStore, model: str, number: int) -> Retraining:
-    return next(retraining for retraining in read_retrainings(store, model) if retraining.number == number)
+    for retraining in read_retrainings(store, model):
+        if retraining.number == number:
+            return retraining
+    raise MonitoringError(f"model {model!r} has no retraining {number}; a drift run claims one")
