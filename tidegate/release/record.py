@@ -56,7 +56,13 @@ class ReleaseLedger:
         self._project = project
 
     def begin(self, release_id: str, *, event_time: datetime, reason: str) -> ReleaseRecord:
-        """Record that a release started; beginning the same one again returns what is there."""
+        """Record that a release started; beginning the same one again returns what is there.
+
+        Raises:
+            RegistryError: There is no reason.
+        """
+        if not reason.strip():
+            raise RegistryError(f"release {release_id!r}: reason {reason!r} is empty; say why, it is kept in the audit trail")
         existing = self.find(release_id)
         if existing is not None:
             return existing

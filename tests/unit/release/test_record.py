@@ -107,6 +107,13 @@ def test_release_that_was_never_begun_is_one_error(ledger):
         ledger.add_verdicts("run-9", [verdict()])
 
 
+def test_release_without_a_reason_is_refused_at_once(ledger):
+    with pytest.raises(RegistryError, match="release 'run-1': reason ' ' is empty"):
+        ledger.begin("run-1", event_time=AT, reason=" ")
+
+    assert ledger.records() == []
+
+
 def test_records_come_in_order_of_event_time_and_of_one_project(ledger, store):
     for day, name in ((3, "c"), (1, "a"), (2, "b")):
         ledger.begin(name, event_time=AT + timedelta(days=day), reason=name)
