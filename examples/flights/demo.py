@@ -91,6 +91,7 @@ class Demo:
         with self.phase("apply the feature repository"):
             repository = FeatureRepository(self.project.paths.repository, self.workspace)
             repository.apply()
+            repository.materialize(TRAINED_UNTIL)
         return flights, repository, ReplayClock.create(self.workspace / "clock", TRAINED_UNTIL)
 
     async def live(self, replay: Replay) -> None:

@@ -1,8 +1,8 @@
 """Replays flights as live traffic: the clock advances, features materialize, requests go out over HTTP, labels arrive late.
 
-Time moves in ticks. At each tick the flights that are scheduled to leave within the next tick are asked for, so event time
-(the tick) lies at most one tick before a flight's scheduled departure and never after it. Every hour of event time the online
-store is brought up to the tick first. A flight's label is recorded once the flight has landed; one that never lands at its
+Time moves in ticks. At each tick the online store is brought up to it, and the flights that are scheduled to leave within the
+next tick are asked for, so event time (the tick) lies at most one tick before a flight's scheduled departure and never after
+it. A flight's label is recorded once the flight has landed; one that never lands at its
 destination is asked for and never labelled.
 """
 
@@ -25,7 +25,6 @@ from tidegate.project import Project
 from tidegate.storage import ObjectStore
 
 TICK = timedelta(minutes=15)
-MATERIALIZE_EVERY = timedelta(hours=1)
 CONCURRENCY = 16
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
@@ -80,7 +79,7 @@ class Replay:
         """Replay `flights` (sorted by event time) on `clock`."""
         self._project = project
         self._clock = clock
-        self._repository = repository
+        self._feed = repository.open_feed()
         self._store = store
         self._moments = flights["event_timestamp"].to_numpy().astype("datetime64[us]")
         self.contract = repository.contract(project.features.service)
@@ -89,7 +88,6 @@ class Replay:
         self._payloads = _payloads(project, flights, self.contract.join_keys)
         self._labels = _Labels(project, flights)
         self._next = 0
-        self._materialized = clock.now()
         self.traffic = Traffic()
 
     @property
@@ -123,9 +121,8 @@ class Replay:
             record_labels(self._store, self._project.name, landed)
 
     async def _live_through_tick(self, session: aiohttp.ClientSession, endpoint: str, end: datetime) -> None:
-        if self.now - self._materialized >= MATERIALIZE_EVERY:
-            self._repository.materialize(self.now)
-            self._materialized = self.now
+        self._feed.materialize(self.now)
+        if self.now.minute == 0:
             if self.now.hour == 0:
                 self.record_landed()
             if self.on_hour is not None:

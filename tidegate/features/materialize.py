@@ -84,7 +84,7 @@ class Materializer:
         if since_us is not None and since_us >= until_us:
             return ViewMaterialization(view.name, since, until, 0)
         rows = list(self._pull(view, source, since_us, until_us))
-        self._write(view.name, rows, until_us, definition)
+        self._commit(view.name, rows, [(self._project, view.name, until_us, definition)])
         return ViewMaterialization(view.name, since, until, len(rows))
 
     def _open(self, view: FeatureView) -> ViewSource:
@@ -99,7 +99,27 @@ class Materializer:
         found = self._online.execute(query, (self._project, view, definition)).fetchone()
         return found[0] if found else None
 
-    def _pull(self, view: FeatureView, source: ViewSource, since_us: int | None, until_us: int) -> Iterator[PackedRow]:
+    def watermark_us(self, view: FeatureView) -> int | None:
+        """Return up to which event time (microseconds since the epoch) a view is materialized; None if it is not."""
+        return self._watermark(view.name, _definition(view))
+
+    def read(self, view: FeatureView, since_us: int, until_us: int) -> list[PackedRow]:
+        """Return every row of a view that becomes knowable in (since, until], packed, in that order; writes nothing."""
+        source = self._open(view)
+        return sorted(self._pull(view, source, since_us, until_us, latest_only=False), key=known_at_us)
+
+    def write(self, views: Sequence[FeatureView], rows: Sequence[PackedRow], until_us: int) -> None:
+        """Write rows of several views and move all their watermarks to `until_us`, in one transaction.
+
+        Raises:
+            FeatureError: The online store cannot be written.
+        """
+        marks = [(self._project, view.name, until_us, _definition(view)) for view in views]
+        self._commit(", ".join(view.name for view in views), rows, marks)
+
+    def _pull(
+        self, view: FeatureView, source: ViewSource, since_us: int | None, until_us: int, *, latest_only: bool = True
+    ) -> Iterator[PackedRow]:
         dtypes = {column.name: column.dtype for column in view.entity_columns}
         keys = key_order(dtypes)
         features = [field.name for field in view.features]
@@ -108,7 +128,7 @@ class Materializer:
             *(_cast(view, field.name, field.dtype) for field in view.features),
         ]
         try:
-            found = self._source.sql(_latest_rows(source, keys, selected, since_us, until_us)).fetchall()
+            found = self._source.sql(_rows(source, keys, selected, since_us, until_us, latest_only=latest_only)).fetchall()
         except duckdb.Error as error:
             raise DataError(f"feature view {view.name}: {' '.join(str(error).split())}") from error
         prefix = view_prefix(self._project, view.name)
@@ -116,21 +136,34 @@ class Materializer:
             row = pack_row(dict(zip(features, values[len(keys) :], strict=True)))
             yield pack_key(prefix, tuple(values[: len(keys)])), event_us, created_us, row
 
-    def _write(self, view: str, rows: list[PackedRow], until_us: int, definition: str) -> None:
+    def _commit(self, views: str, rows: Sequence[PackedRow], marks: Sequence[tuple[str, str, int, str]]) -> None:
         try:
             with self._online:
                 self._online.execute("BEGIN IMMEDIATE")
                 upsert(self._online, rows)
-                self._online.execute(
-                    "INSERT OR REPLACE INTO watermarks (project, view, until_us, definition) VALUES (?, ?, ?, ?)",
-                    (self._project, view, until_us, definition),
+                self._online.executemany(
+                    "INSERT OR REPLACE INTO watermarks (project, view, until_us, definition) VALUES (?, ?, ?, ?)", marks
                 )
         except sqlite3.Error as error:
-            raise FeatureError(f"feature view {view}: its online rows cannot be written: {error}") from error
+            raise FeatureError(f"feature view {views}: its online rows cannot be written: {error}") from error
 
 
-def _latest_rows(source: ViewSource, keys: tuple[str, ...], selected: list[str], since_us: int | None, until_us: int) -> str:
-    """Return the query for each key's latest row in the window, with its event and created time first."""
+def known_at_us(row: PackedRow) -> int:
+    """Return when a row can be materialized: its event time, or when it was created, if that was later."""
+    _, event_us, created_us, _ = row
+    return max(event_us, created_us)
+
+
+def _rows(
+    source: ViewSource,
+    keys: tuple[str, ...],
+    selected: list[str],
+    since_us: int | None,
+    until_us: int,
+    *,
+    latest_only: bool,
+) -> str:
+    """Return the query for the window's rows, or only each key's latest, with their event and created times first."""
     created = f"coalesce({source.created.microseconds}, 0)" if source.created else "0"
     columns = ", ".join([f"{source.event.microseconds} AS event_us", f"{created} AS created_us", *selected])
     present = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
@@ -141,10 +174,8 @@ def _latest_rows(source: ViewSource, keys: tuple[str, ...], selected: list[str],
         passed = source.event.within(None, since_us)
         scans.append(f"SELECT * FROM {source.relation} WHERE {present} AND {passed} AND {late}")  # noqa: S608
     names = ", ".join(map(quoted, keys))
-    return f"""
-        SELECT {columns} FROM ({" UNION ALL ".join(scans)})
-        QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY event_us DESC, created_us DESC) = 1
-    """  # noqa: S608
+    latest = f"QUALIFY row_number() OVER (PARTITION BY {names} ORDER BY event_us DESC, created_us DESC) = 1"
+    return f"SELECT {columns} FROM ({' UNION ALL '.join(scans)}) {latest if latest_only else ''}"  # noqa: S608
 
 
 def _cast(view: FeatureView, column: str, dtype: FeastType) -> str:

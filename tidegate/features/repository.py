@@ -11,7 +11,7 @@ This module imports Feast, which takes seconds: import it only where it is used.
 """
 
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +23,7 @@ from feast.errors import FeastObjectNotFoundException
 from tidegate.errors import DataError, FeatureError
 from tidegate.features.contract import freeze_contract
 from tidegate.features.definitions import load_config, load_definitions
+from tidegate.features.feed import ReplayFeed
 from tidegate.features.materialize import MaterializationReport, Materializer
 from tidegate.features.online_file import delete_view, online_uri, open_writer
 from tidegate.features.online_store import PackedOnlineStore, online_store_path
@@ -124,19 +125,33 @@ class FeatureRepository:
         """
         if until.tzinfo is None:
             raise FeatureError(f"materialize: {until.isoformat()} has no time zone; event time is UTC")
-        if self._online_views is None:
-            views = [view for view in self._store.list_feature_views() if view.online]
-            self._online_views = sorted(views, key=lambda view: view.name)
-        if self._materializer is None:
-            online = open_writer(online_store_path(self._store.config))
-            self._materializer = Materializer(open_connection(), online, self._store.project, self._repository)
-        return self._materializer.materialize(self._online_views, until)
+        return self._open_materializer().materialize(self._served_views(), until)
+
+    def open_feed(self, stretch: timedelta = timedelta(days=1)) -> ReplayFeed:
+        """Open the materialization of a replay, which goes on from where the online store is and reads `stretch` at once.
+
+        Raises:
+            FeatureError: A view is not materialized yet.
+        """
+        return ReplayFeed(self._open_materializer(), self._served_views(), stretch)
 
     def clear_online_store(self) -> None:
         """Forget everything materialized, so that a replay can begin at an earlier event time without seeing its future."""
         with closing(open_writer(online_store_path(self._store.config))) as online:
             for view in self._store.list_feature_views():
                 delete_view(online, self._store.project, view.name, view_prefix(self._store.project, view.name))
+
+    def _open_materializer(self) -> Materializer:
+        if self._materializer is None:
+            online = open_writer(online_store_path(self._store.config))
+            self._materializer = Materializer(open_connection(), online, self._store.project, self._repository)
+        return self._materializer
+
+    def _served_views(self) -> list[FeatureView]:
+        if self._online_views is None:
+            views = [view for view in self._store.list_feature_views() if view.online]
+            self._online_views = sorted(views, key=lambda view: view.name)
+        return self._online_views
 
     def _service(self, name: str) -> FeatureService:
         try:
