@@ -15,6 +15,7 @@ import msgspec
 from tidegate.errors import RegistryError
 from tidegate.packaging.manifest import Verdict
 from tidegate.storage import ObjectStore
+from tidegate.storage.probe import probe_conditional_writes
 
 State = Literal["running", "stopped", "registered", "promoted", "rolled_back"]
 
@@ -60,12 +61,14 @@ class ReleaseLedger:
 
         Raises:
             RegistryError: There is no reason.
+            StorageError: The store cannot be written, or ignores conditional writes: better known now than after training.
         """
         if not reason.strip():
             raise RegistryError(f"release {release_id!r}: reason {reason!r} is empty; say why, it is kept in the audit trail")
         existing = self.find(release_id)
         if existing is not None:
             return existing
+        probe_conditional_writes(self._store)
         now = _now()
         record = ReleaseRecord(
             release_id=release_id,

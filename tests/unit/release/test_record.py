@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import msgspec
 import pytest
 
-from tidegate.errors import PreconditionFailed, RegistryError
+from tidegate.errors import PreconditionFailed, RegistryError, StorageError
 from tidegate.packaging.manifest import Verdict
 from tidegate.release.record import ReleaseLedger
+from tidegate.storage.directory import DirectoryStore
 
 AT = datetime(2013, 4, 1, 4, tzinfo=UTC)
 
@@ -111,6 +112,18 @@ def test_release_without_a_reason_is_refused_at_once(ledger):
     with pytest.raises(RegistryError, match="release 'run-1': reason ' ' is empty"):
         ledger.begin("run-1", event_time=AT, reason=" ")
 
+    assert ledger.records() == []
+
+
+def test_store_that_ignores_conditional_writes_is_refused_at_once(tmp_path):
+    class IgnoresCreate(DirectoryStore):
+        def create(self, key: str, data: bytes) -> str:
+            return self.put(key, data)
+
+    ledger = ReleaseLedger(IgnoresCreate(tmp_path), "flights-late")
+
+    with pytest.raises(StorageError, match="ignores conditional writes"):
+        ledger.begin("run-1", event_time=AT, reason="initial")
     assert ledger.records() == []
 
 
