@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from pipelines.failure import failure_cause
 from tidegate.deployment.local import bound
 from tidegate.errors import PipelineError
 
@@ -24,7 +25,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r" - INFO - Executing task '(?P<task>[^']+)'")
 _ENDED = re.compile(r" - (?:INFO|ERROR) - Task '(?P<task>[^']+)' finished with status (?P<status>\w+)")
-_EXCEPTION = re.compile(r"^    (?:\w+\.)*(?P<kind>[A-Z]\w*): (?P<message>.*)$")
 _GRACE_SECONDS = 15.0  # longer than the run gives its tasks
 # Every step is a process of its own, so imports count: Feast takes 6.5 s of CPU without bytecode, 3.7 s with, and 1.2 s without
 # asserts, when typeguard leaves alone what Feast decorates with it.
@@ -127,25 +127,6 @@ class LocalLauncher:
         except OSError as error:
             raise PipelineError(f"runs folder {self._runs}: cannot be written: {error.strerror}") from error
         return root
-
-
-def failure_cause(log: str) -> str:
-    """Say in one line which task failed and with which error, from a run's log."""
-    task = kind = message = ""
-    for line in _ANSI.sub("", log).splitlines():
-        if match := _EXCEPTION.match(line):
-            kind, message = match["kind"], match["message"]
-        elif (match := _ENDED.search(line)) and match["status"] == "FAILURE":
-            task = match["task"]
-            break
-    if not task:
-        lines = [line for line in _ANSI.sub("", log).splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "the run ended without a word"
-    return (
-        f"{task}: {message}"
-        if kind.endswith("Error") and message
-        else f"{task}: {kind or 'ended without an error'} {message}".strip()
-    )
 
 
 def _follow(log: Path, process: subprocess.Popen[bytes], on_event: Callable[[TaskEvent], None]) -> list[TaskEvent]:

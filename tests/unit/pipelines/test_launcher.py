@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.launcher import failure_cause
+from pipelines.failure import failure_cause
 
 ENDED = "12:00:01.000 - ERROR - Task '\x1b[96m{task}\x1b[0m' finished with status \x1b[91mFAILURE\x1b[0m"
 STARTED = "12:00:00.000 - INFO - Executing task '\x1b[96m{task}\x1b[0m'"
