@@ -15,7 +15,7 @@ def failure_cause(log: str) -> str:
     lines = _ANSI.sub("", log).splitlines()
     for number, line in enumerate(lines):
         if match := _FAILED.search(line):
-            return f"{match['task']}: {_last_exception(lines[:number]) or 'it ended without an exception; see the log'}"
+            return f"{match['task']}: {_last_exception(lines[:number]) or 'ended without an error'}"
     spoken = [line.strip() for line in lines if line.strip()]
     return spoken[-1] if spoken else "the run ended without a word"
 

@@ -26,7 +26,7 @@ def log(*parts: str) -> str:
                 TRACEBACK.format(raised="ValueError: no"),
                 ENDED.format(task="train-models"),
             ),
-            "train-models: no",
+            "train-models: ValueError: no",
             id="builtin-error",
         ),
         pytest.param(
@@ -37,6 +37,16 @@ def log(*parts: str) -> str:
             ),
             "train-models: column 'x' is missing",
             id="own-error-without-its-module",
+        ),
+        pytest.param(
+            log(
+                STARTED.format(task="roll-out"),
+                TRACEBACK.format(raised="tidegate.errors.RolloutError: the target is gone").replace("    ", " " * 24),
+                "    Output: promoted",
+                ENDED.format(task="roll-out"),
+            ),
+            "roll-out: the target is gone",
+            id="in-a-nested-pipeline",
         ),
         pytest.param(
             log(
