@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,41 @@ def test_train_function_that_raises_fails_the_run_in_one_line(world, released):
     assert f"{world.root}/raising.py:3" in line
     assert "Traceback" not in done.stderr
     assert (world.registry.versions(NAME), world.registry.events(NAME), world.target.get(NAME)) == before
+
+
+ROLL_OUT = """
+import sys
+from tidegate.project import load_project
+from tidegate.release.delivery import roll_out
+file, version, clock = sys.argv[1:]
+roll_out(load_project(file), release_id="none", version=int(version), clock=clock, reason="by hand")
+"""
+
+
+def test_release_that_is_ended_in_its_rollout_rolls_back(world, drought_week):
+    journal, stable = RolloutJournal(world.store, NAME), world.target.get(NAME).stable
+    earlier = journal.current().rollout_id
+    other = 3 - world.champion
+    step = subprocess.Popen([sys.executable, "-c", ROLL_OUT, str(world.file), str(other), world.clock.spec])
+    try:
+        wait_for(lambda: journal.current().rollout_id != earlier and journal.current().state == "progressing", step)
+        step.terminate()
+        step.wait(timeout=60)
+    finally:
+        step.kill()
+
+    record = journal.current()
+    assert (record.version, record.state, record.outcome) == (other, "rolled_back", "aborted: interrupted")
+    assert (world.target.get(NAME).stable, world.target.get(NAME).canary) == (stable, None)
+    assert world.champion == 3 - other
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_nothing_is_left_running(world, released):
