@@ -64,7 +64,7 @@ class Release(_Fact, frozen=True, kw_only=True):
 
 
 class Look(_Fact, frozen=True, kw_only=True):
-    """One look of the judge; counts are since the canary got traffic, times in seconds of wall clock since its start."""
+    """One look of the judge, at seconds of wall clock since the rollout began; counts are those it compared, of that step."""
 
     at_seconds: float
     percent: int
