@@ -5,6 +5,7 @@
 writes `flights.parquet`, the 336,776 flights that were scheduled to leave New York in 2013, and `<view>.parquet` for every
 feature view of `feature_repo/`. All timestamps are UTC, and a feature row carries the time at which it became knowable:
 
+- A flight is asked for at the last full quarter of an hour before its scheduled departure: that is its `event_timestamp`.
 - A departure or arrival is stamped to the minute, so it is known when that minute is over.
 - An hourly weather observation may be made as late as the end of its hour, so it is known an hour after the hour began.
 - Rolling delays cover the flights that have left (or landed) by then, however late those were scheduled.
@@ -30,6 +31,7 @@ _CSV = pyarrow.csv.ConvertOptions(null_values=["", "NA"], strings_can_be_null=Tr
 _ROW_GROUP_ROWS = 8192  # rows are ordered by time: small groups let a short time window skip almost all of the file
 
 _LATE_MINUTES = 15
+_ASKED_EVERY_MINUTES = 15
 
 # Puerto Rico and the US Virgin Islands are missing from airports.csv; both keep Atlantic time all year.
 _MISSING_ZONES = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
@@ -49,7 +51,8 @@ WITH local AS (
 )
 SELECT
     format('{{:04d}}-{{:02d}}-{{:02d}}-{{}}{{}}-{{}}', year, month, day, carrier, flight, origin) AS flight_id,
-    sched_departure AS event_timestamp,
+    sched_departure - to_minutes(minute % {_ASKED_EVERY_MINUTES}) AS event_timestamp,
+    sched_departure AS scheduled_at,
     carrier, origin, dest, tailnum,
     hour * 60 + minute AS sched_minute_of_day,
     isodow(make_date(year, month, day)) AS weekday,
