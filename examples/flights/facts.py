@@ -244,7 +244,7 @@ class _Scores:
         for version in manifests:
             model = PackageModel(registry.download(project.name, version, workdir / str(version)))
             inputs = {spec.name: input_column(spec) for spec in model.manifest.signature.inputs}
-            if any(column not in rows.column_names for column in inputs.values()):
+            if not all(_was_logged(rows, column) for column in inputs.values()):
                 self._unscored.append(version)
                 continue
             table = pa.table({name: rows[column] for name, column in inputs.items()})
@@ -319,6 +319,11 @@ class _Scores:
         areas = roc_areas(labels, self._scores[version][chosen][np.newaxis])
         low, high = areas.interval(0, _CONFIDENCE)
         return told.PeriodQuality(**period, auc=float(areas.values[0]), low=low, high=high)
+
+
+def _was_logged(rows: pa.Table, column: str) -> bool:
+    """Tell whether answered rows hold the column; one that only failed requests logged is there, but null throughout."""
+    return column in rows.column_names and rows[column].null_count < rows.num_rows
 
 
 def _numpy(moment: datetime) -> np.datetime64:

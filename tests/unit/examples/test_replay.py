@@ -26,10 +26,13 @@ TIME = pa.timestamp("us", tz="UTC")
 
 
 class Repository:
-    """Remembers when it was materialized."""
+    """Is its own feed, and remembers when it was materialized."""
 
     def __init__(self) -> None:
         self.materialized: list[datetime] = []
+
+    def open_feed(self) -> "Repository":
+        return self
 
     def contract(self, service: str) -> FeatureContract:
         view = FeatureView(
@@ -144,12 +147,20 @@ def test_request_holds_keys_and_request_inputs_and_nothing_of_the_outcome(make_r
     }
 
 
-def test_features_are_materialized_every_hour_before_the_flights_of_that_hour(make_replay, endpoint):
-    replay = make_replay(flights(("f1", timedelta(hours=2, minutes=5), timedelta(hours=1))))
+def test_features_are_materialized_at_every_tick_before_its_flights(make_replay, endpoint):
+    replay = make_replay(flights(("f1", timedelta(minutes=20), timedelta(hours=1))))
+    seen: list[int] = []
+    ask = endpoint.infer
 
-    endpoint.live(replay, START + timedelta(hours=4))
+    async def infer(request: web.Request) -> web.Response:
+        seen.append(len(replay._feed.materialized))
+        return await ask(request)
 
-    assert replay._repository.materialized == [START + timedelta(hours=hour) for hour in (1, 2, 3)]
+    endpoint.infer = infer
+    endpoint.live(replay, START + timedelta(hours=1))
+
+    assert replay._feed.materialized == [START + TICK * number for number in range(4)]
+    assert seen == [2]
 
 
 def test_labels_are_recorded_once_and_only_after_landing(make_replay, endpoint, project, monkeypatch):
