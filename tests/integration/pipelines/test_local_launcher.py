@@ -117,7 +117,7 @@ def test_run_that_succeeds_tells_of_its_tasks_in_order(repository):
 def test_run_that_fails_names_the_task_and_its_error(repository):
     result = LocalLauncher(repository / "workspace").run("fails", {"word": "no"})
 
-    assert (result.succeeded, result.cause) == (False, "fail: cannot say 'no'")
+    assert (result.succeeded, result.cause) == (False, "fail: ValueError: cannot say 'no'")
     assert [(event.task, event.state) for event in result.events][-1] == ("fail", "failed")
 
 
