@@ -56,6 +56,7 @@ GUARD_NOTE = (
 )
 
 _ROLLOUT_POLL_SECONDS = 0.2
+_LOG_WRITE_SECONDS = 1.0  # the server writes what it logged this long after the rotation at the latest
 _YEAR_END = datetime(2014, 1, 1, 5, tzinfo=UTC)
 
 
@@ -108,6 +109,7 @@ class Demo:
                 guard_pending = False
                 await self.run_pipeline("release", replay, trigger="guard", reason="reads the inbound aircraft's last delay")
             if replay.now >= next_check:
+                await asyncio.sleep(self.project.serving.log.rotate_seconds + _LOG_WRITE_SECONDS)
                 await self.run_pipeline("drift", replay, trigger="drift")
                 while next_check <= replay.now:
                     next_check += CHECKED_EVERY
