@@ -167,7 +167,8 @@ def _rows(
     created = f"coalesce({source.created.microseconds}, 0)" if source.created else "0"
     columns = ", ".join([f"{source.event.microseconds} AS event_us", f"{created} AS created_us", *selected])
     present = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
-    window = f"{present} AND {source.event.within(since_us, until_us)}"
+    written = f" AND coalesce({source.created.within(None, until_us)}, true)" if source.created else ""
+    window = f"{present} AND {source.event.within(since_us, until_us)}{written}"
     scans = [f"SELECT * FROM {source.relation} WHERE {window}"]  # noqa: S608
     if since_us is not None and source.created is not None:
         late = source.created.within(since_us, until_us)
