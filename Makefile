@@ -19,7 +19,7 @@ demo: $(VENV)/.core ## Live through the whole loop on real flights, on this mach
 	@$(BIN)/python -O -m examples.flights.demo
 
 test: $(VENV)/.test ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.test ## Check style and imports
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Fixtures for every room: a tiny, real model package, and quick packages whose graphs are not real."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tidegate.packaging.manifest import (
     Variant,
 )
 from tidegate.packaging.package import write_package
+
+os.environ["COLUMNS"] = "200"  # a rich console measures the terminal once, when it is made
 
 REQUEST_INPUTS = ("carrier", "origin", "distance", "hour")
 

@@ -142,7 +142,7 @@ class Fake:
             id="not probabilities",
         ),
         pytest.param(
-            FAKE + "def train(data):\n    fake = Fake()\n    fake.f = lambda: 0\n    return fake",
+            FAKE + "def train(data):\n    fake = Fake()\n    fake.f = (n for n in [])\n    return fake",
             "could not be (written|pickled)",
             id="no pickle",
         ),
