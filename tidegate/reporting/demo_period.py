@@ -4,7 +4,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from tidegate.reporting.formats import count, day, fixed, percent, plural, span
+from tidegate.reporting.formats import day, fixed, percent, plural, span
 from tidegate.reporting.page import Badge, Block, Cell, Column, Details, Event, Figure, Notice, Section, Status, Table, Timeline
 from tidegate.reporting.story import DriftCheckFacts, Release, Story
 from tidegate.reporting.story_words import (
@@ -15,6 +15,7 @@ from tidegate.reporting.story_words import (
     kinds,
     outcome_words,
     release_name,
+    sentence,
     served,
 )
 from tidegate.reporting.timelines import Mark, Series, Value, drift_heatmap, lived_through
@@ -44,9 +45,9 @@ def period_section(story: Story) -> Section:
         ],
     )
     caption = (
-        "From top to bottom: releases; the ROC AUC of every version on the same labelled rows, each only in weeks after its own "
-        f"training and drawn solid while it held the traffic; the share of rows that were {positive}; and the drift checks "
-        "(✓ no drift, ! drift, \u2013 not judged). Rest the pointer on a mark for its numbers."
+        "From top to bottom: releases; the ROC AUC of every version on the same labelled rows, each only in weeks after "
+        f"its own training and drawn solid while it held the traffic; the share of rows that were {positive}; and the drift "
+        "checks (✓ no drift, ! drift, \u2013 not judged). Rest the pointer on a mark for its numbers."
     )
     events = Timeline(tuple(_event(release) for release in story.releases))
     return Section(title, (Figure(drawing, caption=caption), events) if story.releases else (Figure(drawing, caption=caption),))
@@ -107,11 +108,11 @@ def drift_section(story: Story) -> Section:
 
 
 def _moments(story: Story) -> list[datetime]:
-    spans = [*story.quality, *story.labels]
     return [
         *(moment for release in story.releases for moment in (release.started_at, _moment(release))),
         *(check.window_end for check in story.drift_checks),
-        *(moment for period in spans for moment in (period.start, period.end)),
+        *(moment for period in story.quality for moment in (period.start, period.end)),
+        *(moment for period in story.labels for moment in (period.start, period.end)),
         *((story.replay.simulated_from, story.replay.simulated_until) if story.replay else ()),
     ]
 
@@ -125,11 +126,9 @@ def _mark(release: Release) -> str:
 
 
 def _event(release: Release) -> Event:
-    stopped = f" Stopped by the {release.stopped_by}." if release.stopped_by else ""
-    title = (
-        f"{release_name(release).capitalize() if release.version is None else release_name(release)}: {outcome_words(release)}"
-    )
-    return Event(day(_moment(release)), title, f"{release.reason}.{stopped}", RELEASE_STATUS[release.outcome])
+    stopped = f" {sentence(f'stopped by the {release.stopped_by}')}" if release.stopped_by else ""
+    title = f"{release_name(release)}: {outcome_words(release)}"
+    return Event(day(_moment(release)), title, sentence(release.reason) + stopped, RELEASE_STATUS[release.outcome])
 
 
 def _quality_lines(story: Story) -> list[Series]:

@@ -1,4 +1,4 @@
-"""The demo page's view of releases: the gates each met, the canary rollout that followed, and the guard against a broken one."""
+"""The demo page's view of releases: the gates each met, the canary rollouts, and the guard against a broken challenger."""
 
 from tidegate.reporting.formats import count, day, duration, milliseconds, plural, span
 from tidegate.reporting.gates import gate_strip, verdict_table
@@ -23,6 +23,7 @@ from tidegate.reporting.story_words import (
     outcome_words,
     release_name,
     seen_by_users,
+    sentence,
 )
 from tidegate.reporting.timelines import TrafficLook, canary_traffic
 
@@ -42,7 +43,10 @@ def rollout_section(story: Story) -> Section:
     rollouts = [rollout for rollout in story.rollouts if not rollout.guard]
     if not rollouts:
         return Section(title, (Notice("No rollout was started.", "warn"),))
-    lead = "A new version gets a small share of live traffic first. The judge looks at both sides and decides from the counts alone."
+    lead = (
+        "A new version gets a small share of live traffic first. The judge decides from what is counted on both sides "
+        "in the current step; where the stable gets less than half of it, the stable's counts are those of the whole rollout."
+    )
     return Section(title, tuple(_rollout_card(rollout) for rollout in rollouts), lead)
 
 
@@ -71,17 +75,17 @@ def _release_card(release: Release) -> Card:
         facts.append(f"ROC AUC {auc_words(release)} on its holdout")
     if release.wall_seconds is not None:
         facts.append(f"{duration(release.wall_seconds)} of wall clock")
-    blocks: list[Block] = [Text((f"{release.reason[:1].upper()}{release.reason[1:]}.",))]
+    blocks: list[Block] = [Text((sentence(release.reason),))]
     if release.verdicts:
         blocks.append(gate_strip(release.verdicts, selected=release.selected))
         if release.stopped_by:
-            blocks.append(Notice(f"Stopped by the {release.stopped_by}", "warn"))
+            blocks.append(Notice(sentence(f"stopped by the {release.stopped_by}"), "warn"))
         summary = f"{plural(len(release.verdicts), 'verdict')} with numbers and bounds"
         blocks.append(Details(summary, (verdict_table(release.verdicts),)))
     else:
         blocks.append(Notice(release.stopped_by or "No gate's verdict was recorded.", "warn"))
     return Card(
-        f"{release_name(release).capitalize() if release.version is None else release_name(release)}, {day(release.started_at)}",
+        f"{release_name(release)}, {day(release.started_at)}",
         tuple(blocks),
         Badge(RELEASE_STATUS[release.outcome], outcome_words(release)),
         " · ".join(facts),
@@ -89,7 +93,7 @@ def _release_card(release: Release) -> Card:
 
 
 def _rollout_card(rollout: Rollout) -> Card:
-    beside = "no version before it" if rollout.stable_version is None else f"beside v{rollout.stable_version}"
+    beside = ", the first version" if rollout.stable_version is None else f" beside v{rollout.stable_version}"
     badge = Badge("pass" if rollout.outcome == "promoted" else "warn", rollout.outcome.replace("_", " "))
     if rollout.guard:
         badge = Badge("pass", "caught and rolled back") if rollout.outcome == "rolled_back" else Badge("fail", "promoted")
@@ -97,9 +101,9 @@ def _rollout_card(rollout: Rollout) -> Card:
     if rollout.guard_note:
         blocks.append(Text((rollout.guard_note,)))
     blocks += _looks(rollout)
-    blocks.append(Text((f"Outcome: {rollout.reason}.", seen_by_users(rollout))))
+    blocks.append(Text((sentence(f"outcome: {rollout.reason}"), seen_by_users(rollout))))
     steps = f"steps {', '.join(f'{step} %' for step in rollout.steps)}" if rollout.steps else "no steps recorded"
-    return Card(f"v{rollout.version} {beside}", tuple(blocks), badge, steps)
+    return Card(f"v{rollout.version}{beside}", tuple(blocks), badge, steps)
 
 
 def _looks(rollout: Rollout) -> list[Block]:

@@ -7,6 +7,7 @@ from tidegate.reporting.formats import number, plural
 from tidegate.reporting.page import Column, Gate, GateStrip, Table, passed_badge
 
 GATES = ("data", "parity", "accuracy", "benchmark", "champion")
+_VARIANT_GATES = frozenset({"parity", "accuracy", "benchmark"})
 
 _VERDICT_COLUMNS = (
     Column("Subject"),
@@ -38,8 +39,8 @@ def verdict_table(verdicts: Sequence[Verdict], caption: str = "") -> Table:
 def gate_strip(verdicts: Sequence[Verdict], *, selected: str | None = None) -> GateStrip:
     """Return the five gates in order, each with its outcome.
 
-    Variants that missed a gate do not fail a release whose `selected` variant passed, so only the selected variant's verdicts
-    decide the colour of parity, accuracy and benchmark; the others are counted in words.
+    A variant that misses parity, accuracy or benchmark does not stop a release while another passes, so these gates are decided
+    by the `selected` variant or, if none is named, by the best one; the others are counted in words.
     """
     return GateStrip(tuple(_gate(name, [verdict for verdict in verdicts if verdict.gate == name], selected) for name in GATES))
 
@@ -47,18 +48,23 @@ def gate_strip(verdicts: Sequence[Verdict], *, selected: str | None = None) -> G
 def _gate(name: str, verdicts: Sequence[Verdict], selected: str | None) -> Gate:
     if not verdicts:
         return Gate(name, "none", "not reached")
-    deciding = verdicts
-    if selected is not None and name in ("parity", "accuracy", "benchmark"):
-        deciding = [verdict for verdict in verdicts if verdict.subject == selected] or verdicts
-    failed = [verdict for verdict in deciding if not verdict.passed]
+    missed = {verdict.subject for verdict in verdicts if not verdict.passed}
+    passed = {verdict.subject for verdict in verdicts} - missed
+    if name not in _VARIANT_GATES or not passed:
+        return _all_must_pass(name, verdicts)
+    if selected in missed:
+        return _all_must_pass(name, [verdict for verdict in verdicts if verdict.subject == selected])
+    if missed:
+        return Gate(name, "pass", f"{len(passed)} of {plural(len(passed) + len(missed), 'variant')} passed")
+    own = [verdict for verdict in verdicts if verdict.subject == selected]
+    return Gate(name, "pass", _held(own[0]) if len(own) == 1 else f"{plural(len(passed), 'variant')} passed")
+
+
+def _all_must_pass(name: str, verdicts: Sequence[Verdict]) -> Gate:
+    failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
         return Gate(name, "fail", f"{failed[0].subject}: {_held(failed[0])}")
-    missed_elsewhere = {verdict.subject for verdict in verdicts if not verdict.passed}
-    if missed_elsewhere:
-        return Gate(name, "pass", f"{selected or 'winner'} passed; {plural(len(missed_elsewhere), 'other')} did not")
-    if len(deciding) == 1:
-        return Gate(name, "pass", _held(deciding[0]))
-    return Gate(name, "pass", f"all {plural(len(deciding), 'check')} passed")
+    return Gate(name, "pass", _held(verdicts[0]) if len(verdicts) == 1 else f"{plural(len(verdicts), 'check')} passed")
 
 
 def _held(verdict: Verdict) -> str:

@@ -83,7 +83,17 @@ def _gate(name: str, verdicts: Sequence[Verdict]) -> str:
 
 
 def _rollout(rollout: Mapping[str, Any] | None) -> str:
-    return "No rollout was started."
+    if rollout is None:
+        return "No rollout was started."
+    state = str(rollout.get("state", "unknown")).replace("_", " ")
+    mark = {"promoted": "✓ ", "rolled back": "✕ "}.get(state, "")
+    outcome = f"{mark}**{_plain(state)}**: {_plain(str(rollout.get('outcome') or 'no reason was recorded'))}"
+    looks: Sequence[Mapping[str, Any]] = rollout.get("looks") or ()
+    if not looks:
+        return f"{outcome}\n\nThe judge did not look."
+    decisive = [look for look in looks if look["verdict"] != "continue"] or [looks[-1]]
+    rows = [(f"{look['percent']} %", str(look["verdict"]), str(look["reason"])) for look in decisive[-_LONGEST_TABLE:]]
+    return f"{outcome}\n\n{_table(('Canary gets', 'Verdict', 'Why'), rows)}\n\n{plural(len(looks), 'look')} in all."
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

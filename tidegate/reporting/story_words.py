@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from tidegate.reporting.formats import count, fixed, number, plural
+from tidegate.reporting.formats import count, fixed, plural
 from tidegate.reporting.page import Status
 from tidegate.reporting.story import DriftCheckFacts, LaterComparison, Release, Rollout, Story
 
@@ -72,6 +72,13 @@ def difference(comparison: LaterComparison) -> str:
     return f"{value} [{comparison.difference_low:+.4f}, {comparison.difference_high:+.4f}]"
 
 
+def sentence(text: str) -> str:
+    """Write recorded words as a sentence, with a capital and a full stop."""
+    first = text.split(maxsplit=1)[0] if text.strip() else ""
+    capital = text[:1].upper() + text[1:] if first.rstrip(":;,").isalpha() else text
+    return capital if capital.endswith((".", "!", "?")) else f"{capital}."
+
+
 def outcome_words(release: Release) -> str:
     """Name a release's outcome in a word or two."""
     return "stopped by a gate" if release.outcome == "stopped" else release.outcome.replace("_", " ")
@@ -79,7 +86,7 @@ def outcome_words(release: Release) -> str:
 
 def release_name(release: Release) -> str:
     """Name a release by its version, or say that it has none."""
-    return f"v{release.version}" if release.version is not None else "no version"
+    return f"v{release.version}" if release.version is not None else "No version"
 
 
 def seen_by_users(rollout: Rollout) -> str:
@@ -103,5 +110,4 @@ def served(story: Story, moment: datetime) -> int | None:
 
 def auc_words(release: Release) -> str:
     """Write a release's ROC AUC on its holdout, if it was measured."""
-    value = release.metrics.get("roc_auc", release.metrics.get("auc"))
-    return fixed(value, 4) if value is not None else number(None)
+    return fixed(release.metrics.get("roc_auc"), 4)

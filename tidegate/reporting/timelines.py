@@ -10,6 +10,7 @@ from tidegate.reporting.formats import day, fixed, milliseconds, number, percent
 from tidegate.reporting.page import Status
 from tidegate.reporting.svg import Drawing, Point, Scale, month_starts, spread, text_width
 
+_MARKED_POINTS = 30
 _MARKS = {"pass": "✓", "fail": "✕", "warn": "!", "info": "i", "none": "–"}  # noqa: RUF001
 
 
@@ -87,7 +88,7 @@ def lived_through(
 def canary_traffic(looks: Sequence[TrafficLook], width: float = 680) -> Markup:
     """Draw the canary's share of the traffic as steps with the judge's looks on it, and both p95 latencies below."""
     height = 330.0
-    drawing = Drawing(width, height, "Canary traffic: " + "; ".join(f"{look.percent} %, {look.note}" for look in looks))
+    drawing = Drawing(width, height, "Canary traffic: " + _traffic_words(looks))
     if not looks:
         drawing.text(
             width / 2, height / 2, "The judge did not look: this revision took no traffic beside another.", "quiet", "middle"
@@ -103,7 +104,11 @@ def canary_traffic(looks: Sequence[TrafficLook], width: float = 680) -> Markup:
     drawing.polygon([(x.first, y(0)), *steps, (steps[-1][0], y(0))], "pale s2")
     drawing.polyline(steps, "line s2")
     for look in looks:
-        _badge(drawing, x(look.at_seconds), y(look.percent), look.status, f"{look.percent} %: {look.note}")
+        words = f"{look.percent} %: {look.note}"
+        if look.status == "none":
+            drawing.circle(x(look.at_seconds), y(look.percent), 3, "dot none", words)
+        else:
+            _badge(drawing, x(look.at_seconds), y(look.percent), look.status, words)
     drawing.legend(62, 16, [("pale s1", "stable"), ("pale s2", "canary")])
     _draw_p95(drawing, looks, x, (222, height - 34))
     for second in x.ticks(7):
@@ -142,7 +147,7 @@ def drift_heatmap(
     drawing.text(
         left,
         40 + row_height * len(columns) + 22,
-        "Windows are named by their last day. Outlined: at or above the threshold.",
+        f"Windows are named by the day they end. Outlined: at or above the threshold of {_thresholds(thresholds)}.",
         "tick",
     )
     return drawing.markup()
@@ -218,6 +223,11 @@ def _draw_checks(drawing: Drawing, x: Scale, checks: Sequence[Mark], middle: flo
         _badge(drawing, x(check.at.timestamp()), middle, check.status, check.text)
 
 
+def _traffic_words(looks: Sequence[TrafficLook]) -> str:
+    decided = [look for look in looks if look.status != "none"] or looks[-1:]
+    return "; ".join(f"{look.percent} %, {look.note}" for look in decided)
+
+
 def _draw_p95(drawing: Drawing, looks: Sequence[TrafficLook], x: Scale, rows: tuple[float, float]) -> None:
     sides = (("stable", "s1", "stable_p95_ms"), ("canary", "s2", "canary_p95_ms"))
     known = [value for look in looks for value in (look.stable_p95_ms, look.canary_p95_ms) if value is not None]
@@ -233,8 +243,9 @@ def _draw_p95(drawing: Drawing, looks: Sequence[TrafficLook], x: Scale, rows: tu
         values = [(x(look.at_seconds), getattr(look, attribute)) for look in looks]
         points = [(px, y(value), value) for px, value in values if value is not None]
         drawing.polyline([(px, py) for px, py, _ in points], f"line {style}")
+        radius = 3.5 if len(points) <= _MARKED_POINTS else 1.8
         for px, py, value in points:
-            drawing.circle(px, py, 3.5, f"dot {style}", f"{name}: {milliseconds(value)}")
+            drawing.circle(px, py, radius, f"dot {style}", f"{name}: {milliseconds(value)}")
 
 
 def _heat_cell(
@@ -253,6 +264,10 @@ def _heat_cell(
     )  # fmt: skip
     if width >= 34:
         drawing.text(x + width / 2, y + 17, fixed(psi, 2), "strong small" if over else "small", "middle")
+
+
+def _thresholds(thresholds: Sequence[float]) -> str:
+    return " or ".join(number(each) for each in sorted(set(thresholds)))
 
 
 def _badge(drawing: Drawing, x: float, y: float, status: Status, words: str) -> None:

