@@ -6,7 +6,7 @@ print_story(story, console)
 
 from tidegate.reporting.demo_period import comparison_section, drift_section, period_section
 from tidegate.reporting.demo_releases import guard_section, release_section, rollout_section
-from tidegate.reporting.formats import count, duration, milliseconds, percent, plural, span
+from tidegate.reporting.formats import count, duration, milliseconds, number, percent, plural, span
 from tidegate.reporting.page import (
     Badge,
     Block,
@@ -120,7 +120,7 @@ def _feature_section(story: Story) -> Section:
         (
             view.name,
             ", ".join(view.join_keys),
-            duration(view.ttl_seconds) if view.ttl_seconds else "does not expire",
+            f"{number(view.ttl_seconds / 3600)} h" if view.ttl_seconds else "does not expire",
             ", ".join(field.name for field in view.features),
         )
         for view in story.features.views
@@ -158,14 +158,14 @@ def _facts(story: Story) -> Block:
     else:
         facts.append(("Replay", "there was none"))
     facts.append(("Machine", story.machine))
-    return Table((Column(""), Column("")), facts, "Facts")
+    return Table((Column("What"), Column("Value")), facts, "Facts")
 
 
 def _phases(story: Story) -> Block:
     if not story.phases:
         return Notice("The wall clock of the phases was not recorded.", "info")
     rows: list[tuple[Cell, ...]] = [(phase.name, duration(phase.seconds)) for phase in story.phases]
-    rows.append(("together", duration(sum(phase.seconds for phase in story.phases))))
+    rows.append(("phases together", duration(sum(phase.seconds for phase in story.phases))))
     return Table((Column("Phase"), Column("Time", numeric=True)), rows, "Wall clock", frozenset({len(rows) - 1}))
 
 

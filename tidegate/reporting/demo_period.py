@@ -1,6 +1,7 @@
 """The demo page's view of the replayed period: what happened when, how good each version was, and which drift was found."""
 
 from datetime import datetime
+from textwrap import shorten
 
 from markupsafe import Markup
 
@@ -21,6 +22,7 @@ from tidegate.reporting.story_words import (
 from tidegate.reporting.timelines import Mark, Series, Value, drift_heatmap, lived_through
 
 _HEATMAP_ROWS = 14
+_REASON_LENGTH = 105
 _STYLES = ("s1", "s2", "s3", "s4", "s5")
 
 
@@ -103,7 +105,10 @@ def drift_section(story: Story) -> Section:
     blocks.append(_checks_table(checks))
     blocks.append(Details("Why: every decision in full", (_reasons(checks),)))
     found, retraining = sum(map(drifted, checks)), sum(check.retrains for check in checks)
-    lead = f"{plural(len(checks), 'check')}, {found} with drift; {plural(retraining, 'decision')} to retrain."
+    lead = (
+        f"{plural(len(checks), 'check')}, {found} with drift; {plural(retraining, 'decision')} to retrain. One moved input is "
+        "no data drift yet: it takes the share of inputs that the project file names."
+    )
     return Section("Drift", tuple(blocks), lead)
 
 
@@ -128,7 +133,12 @@ def _mark(release: Release) -> str:
 def _event(release: Release) -> Event:
     stopped = f" {sentence(f'stopped by the {release.stopped_by}')}" if release.stopped_by else ""
     title = f"{release_name(release)}: {outcome_words(release)}"
-    return Event(day(_moment(release)), title, sentence(release.reason) + stopped, RELEASE_STATUS[release.outcome])
+    return Event(
+        day(_moment(release)),
+        title,
+        shorten(sentence(release.reason), _REASON_LENGTH, placeholder=" …") + stopped,
+        RELEASE_STATUS[release.outcome],
+    )
 
 
 def _quality_lines(story: Story) -> list[Series]:

@@ -1,6 +1,7 @@
 """How numbers, shares, durations and moments are written on every page, so that they read alike."""
 
 from datetime import datetime
+from math import isfinite, isnan
 
 ABSENT = "n/a"
 
@@ -14,13 +15,13 @@ def number(value: float | None, digits: int = 4) -> str:
     """Write a number with at most `digits` significant digits, without an exponent where it stays readable."""
     if value is None:
         return ABSENT
-    if value != value:
-        return "NaN"
+    if not isfinite(value):
+        return "NaN" if isnan(value) else "∞" if value > 0 else "-∞"
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
     if 1e-4 <= abs(value) < 1e6:
         return f"{value:,.{digits}g}" if abs(value) < 10 ** (digits - 1) else f"{value:,.0f}"
-    return f"{value:.{digits - 1}g}"
+    return f"{value:.{digits}g}"
 
 
 def fixed(value: float | None, places: int = 3) -> str:

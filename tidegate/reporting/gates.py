@@ -70,5 +70,5 @@ def _all_must_pass(name: str, verdicts: Sequence[Verdict]) -> Gate:
 def _held(verdict: Verdict) -> str:
     if verdict.value is None:
         return verdict.note or verdict.measure
-    bound = "" if verdict.bound is None else f", bound {number(verdict.bound, 3)}"
-    return f"{verdict.measure} {number(verdict.value, 3)}{bound}"
+    bound = "" if verdict.bound is None else f" (bound {number(verdict.bound, 3)})"
+    return f"{verdict.measure}: {number(verdict.value, 3)}{bound}"

@@ -22,7 +22,9 @@ def headline(story: Story) -> str:
     if stopped := sum(release.outcome == "stopped" for release in story.releases):
         parts.append(f"{stopped} stopped by a gate")
     if story.replay is not None:
-        parts.append(f"{plural(story.replay.user_failures, 'failed request')} in {count(story.replay.requests)}")
+        failures = story.replay.user_failures
+        failed = plural(failures, "failed request") if failures else "no failed request"
+        parts.append(f"{failed} in {count(story.replay.requests)}")
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
