@@ -63,6 +63,8 @@ def asof_join(
         matches = connection.sql(_matches(join, only_created=only_created)).to_arrow_table()
         chosen = _positions(matches, entities.num_rows)
         columns += [(output, history.column(_feature(name)).take(chosen)) for name, output in join.features.items()]
+        connection.unregister("history")  # before the next view's is read, so that only one is in memory
+        del history, matches
     return columns
 
 
