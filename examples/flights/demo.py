@@ -51,8 +51,8 @@ GUARD_SHOWN_AT = datetime(2013, 8, 12, 4, tzinfo=UTC)
 CHECKED_EVERY = timedelta(days=14)
 
 GUARD_NOTE = (
-    "It also reads how late the inbound aircraft landed last, a feature that the offline store has and that makes the model "
-    "better in every offline gate. But the feature's view is not materialized online, so no live request can be answered."
+    "It also reads how late the inbound aircraft landed last, which the offline store knows, so it is trained, packaged and "
+    "passed by every offline gate. But the feature's view is not materialized online, so it can answer no live request."
 )
 
 _ROLLOUT_POLL_SECONDS = 0.2
