@@ -20,6 +20,7 @@ Reply = tuple[int, Headers, bytes]
 _JSON: Headers = [("content-type", "application/json")]
 _METRICS: Headers = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
 _CONTENT_TYPES = ("application/json", "application/octet-stream")
+_UNASKED = "application/x-www-form-urlencoded"  # what `curl -d` says of any body unless it is told otherwise
 _REQUEST_ID = "x-request-id"
 
 
@@ -167,7 +168,7 @@ def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
 
 def _check_content(headers: Any) -> None:
     content_type = headers.get("content-type")
-    if content_type is not None and content_type.partition(";")[0].strip().lower() not in _CONTENT_TYPES:
+    if content_type is not None and content_type.partition(";")[0].strip().lower() not in (*_CONTENT_TYPES, _UNASKED):
         raise RequestError(415, f"content-type {content_type!r} is not supported; use {' or '.join(_CONTENT_TYPES)}")
     encoding = headers.get("content-encoding")
     if encoding not in (None, "identity"):

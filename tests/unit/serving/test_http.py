@@ -171,6 +171,13 @@ def test_failures_are_counted_and_say_why(served: Any, body: bytes, headers: dic
     assert f'{REQUESTS}{{model="m",status="{status}"}} 1' in render(served.memory, {"model": "m"}).decode()
 
 
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/x-www-form-urlencoded", "APPLICATION/JSON;charset=utf-8"]
+)
+def test_json_is_read_under_the_type_that_curl_gives_it_unasked(served: Any, content_type: str) -> None:
+    assert send(served, "POST", "/v2/models/tiny/infer", infer_body(), content_type=content_type)[0] == 200
+
+
 def test_a_body_in_chunks_is_read(served: Any) -> None:
     assert send(served, "POST", "/v2/models/tiny/infer", infer_body(), transfer_encoding="chunked")[0] == 200
 
