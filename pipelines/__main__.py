@@ -66,7 +66,9 @@ def run(
         raise PipelineError(f"pipeline {name} failed: {result.cause}; the log is {result.log}")
     facts = {"pipeline": name, "seconds": round(result.seconds, 1), "log": str(result.log), "artifacts": str(result.artifacts)}
     show(
-        facts, as_json=as_json, render=lambda _: stdout.print(f"{name} succeeded in {result.seconds:.1f} s; {result.artifacts}")
+        facts,
+        as_json=as_json,
+        render=lambda _: stdout.print(f"{name} succeeded in {result.seconds:.1f} s; {result.artifacts}", soft_wrap=True),
     )
 
 

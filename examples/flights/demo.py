@@ -234,7 +234,7 @@ def _run(options: argparse.Namespace) -> None:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(story)).decode() + "\n")
     else:
         print_story(story, console)
-        console.print(f"\nThe page: [bold]{page}[/bold]")
+        console.print(f"\nThe page: [bold]{page}[/bold]", soft_wrap=True)
 
 
 @contextmanager

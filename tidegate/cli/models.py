@@ -13,7 +13,7 @@ from tidegate.packaging.manifest import Manifest
 from tidegate.registry.events import Event
 from tidegate.registry.registry import ANY, CHAMPION, ModelRegistry
 from tidegate.registry.states import AliasState, VersionInfo
-from tidegate.storage.store import open_store
+from tidegate.storage import open_store
 
 app = typer.Typer(no_args_is_help=True)
 

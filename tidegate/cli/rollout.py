@@ -18,7 +18,7 @@ from tidegate.rollout.judge import Comparison, requests_needed
 from tidegate.rollout.record import Look, RolloutRecord
 from tidegate.rollout.rollout import abort_rollout, promote_rollout, rollout_history, run_rollout, start_rollout
 from tidegate.rollout.termination import terminated_like_interrupted
-from tidegate.storage.store import ObjectStore, open_store
+from tidegate.storage import ObjectStore, open_store
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -29,7 +29,7 @@ from tidegate.packaging.manifest import (
     FileEntry,
     Manifest,
 )
-from tidegate.storage.store import open_store
+from tidegate.storage import open_store
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _REQUIRED_FILES = frozenset({MODEL_NAME, GOLDEN_NAME, REFERENCE_NAME})

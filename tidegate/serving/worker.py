@@ -108,7 +108,7 @@ class Worker:
             return None
         import pyarrow as pa
 
-        from tidegate.storage.store import open_store
+        from tidegate.storage import open_store
 
         pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pools keep some 10 MB that only the log would use
         return InferenceLog(

@@ -1,11 +1,9 @@
-"""The ObjectStore protocol, and the one function that opens a store from its address."""
+"""The ObjectStore protocol: what Tidegate asks of any place that keeps bytes under keys."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from tidegate.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +50,3 @@ class ObjectStore(Protocol):
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a local file, atomically and streaming; raises ObjectNotFound."""
-
-
-def open_store(uri: str) -> ObjectStore:
-    """Open the store at `uri`: a path or `file://` address, or `s3://bucket/prefix`; raises StorageError."""
-    if uri.startswith("s3://"):
-        from tidegate.storage.s3 import S3Store
-
-        return S3Store.from_uri(uri)
-    path = uri.removeprefix("file://")
-    if not path or "://" in path or (path != uri and not path.startswith("/")):
-        raise StorageError(f"store {uri!r}: not an address; use a path, 'file:///absolute/path' or 's3://bucket/prefix'")
-    from tidegate.storage.directory import DirectoryStore
-
-    return DirectoryStore(Path(path))

@@ -75,7 +75,7 @@ def test_optimize_without_labels_for_size_takes_the_smallest(package: Path, file
 
 
 def test_optimize_fetches_from_an_object_store(package: Path, files, tmp_path: Path, s3_bucket: str) -> None:
-    from tidegate.storage.store import open_store
+    from tidegate.storage import open_store
 
     store = open_store(f"s3://{s3_bucket}/models/1")
     for file in package.iterdir():

@@ -11,7 +11,7 @@ import pytest
 
 from tidegate.errors import PreconditionFailed
 from tidegate.registry.registry import ANY, ModelRegistry
-from tidegate.storage.store import open_store
+from tidegate.storage import open_store
 
 MakePackage = Callable[..., Path]
 Result = TypeVar("Result")

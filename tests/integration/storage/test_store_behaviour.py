@@ -9,8 +9,8 @@ from typing import TypeVar
 import pytest
 
 from tidegate.errors import ObjectNotFound, PreconditionFailed, StorageError
+from tidegate.storage import ObjectStore, open_store
 from tidegate.storage.probe import probe_conditional_writes
-from tidegate.storage.store import ObjectStore, open_store
 
 Result = TypeVar("Result")
 

@@ -7,7 +7,7 @@ import pytest
 
 from tidegate.cli.main import run
 from tidegate.registry.registry import ModelRegistry
-from tidegate.storage.store import open_store
+from tidegate.storage import open_store
 
 MODEL = "flights-late"
 Run = Callable[..., tuple[int, str, str]]

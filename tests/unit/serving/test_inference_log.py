@@ -28,7 +28,7 @@ from tidegate.serving.metrics import (
     WorkerMetrics,
     render,
 )
-from tidegate.storage.store import ObjectStore, open_store
+from tidegate.storage import ObjectStore, open_store
 
 TIME = datetime(2013, 6, 1, 12, 30, tzinfo=UTC)
 NAN = float("nan")
