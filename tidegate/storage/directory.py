@@ -8,7 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -184,11 +184,14 @@ class DirectoryStore:
                 if any(folder.is_file() for folder in path.parents):
                     raise NotADirectoryError(errno.ENOTDIR, "a part of the key before the last is an object") from None
                 continue  # a concurrent delete has pruned the empty folder between two looks at it
+            except FileNotFoundError:
+                continue  # the same, while the folders below it were made
             try:
                 place()
             except FileNotFoundError:
                 continue  # the same, later
-            _sync_directory(path.parent)
+            with suppress(FileNotFoundError):  # the object itself may have been deleted, and its folder with it
+                _sync_directory(path.parent)
             return
         raise FileNotFoundError(errno.ENOENT, "its folder keeps vanishing")
 
