@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tidegate.reporting.formats import count, day, duration, fixed, milliseconds, percent, span
+from tidegate.reporting.formats import count, day, duration, fixed, milliseconds, number, percent, span
+from tidegate.reporting.gates import GATES
 from tidegate.reporting.page import Status
 from tidegate.reporting.story import Story
 from tidegate.reporting.story_words import (
@@ -32,7 +33,7 @@ def print_story(story: Story, console: Console) -> None:
     console.print(f"[bold]{escape(headline(story))}.[/bold]")
     console.print(_marked(status, words))
     console.print(escape(_traffic(story)))
-    for table in (_releases(story), _rollouts(story), _checks(story), _comparisons(story), _latency(story)):
+    for table in (_releases(story), _gates(story), _rollouts(story), _checks(story), _comparisons(story), _latency(story)):
         console.print()
         console.print(table)
     for note in story.notes:
@@ -47,7 +48,8 @@ def _traffic(story: Story) -> str:
     return (
         f"{count(replay.requests)} requests{share} replayed {span(replay.simulated_from, replay.simulated_until)} in "
         f"{duration((story.finished_at - story.started_at).total_seconds())}, everything included; "
-        f"{replay.requests_per_second:,.0f} per second; {count(replay.user_failures)} failed."
+        f"{replay.requests_per_second:,.0f} per second; {count(replay.user_failures)} failed. "
+        f"{replay.protocol}, rows a request: {replay.rows_per_request}; sampled with seed {replay.seed}."
     )
 
 
@@ -65,6 +67,25 @@ def _releases(story: Story) -> Table | str:
             auc_words(release),
             _marked(RELEASE_STATUS[release.outcome], outcome_words(release) + why),
         )
+    return table
+
+
+def _gates(story: Story) -> Table | str:
+    if not any(release.verdicts for release in story.releases):
+        return "No gate was reached."
+    table = _table("Gates", "Version", "Gate", "Measure", "Value", "Bound", "Outcome", right=("Value", "Bound"))
+    for release in story.releases:
+        for gate in GATES:
+            verdicts = [verdict for verdict in release.verdicts if verdict.gate == gate]
+            shown = [verdict for verdict in verdicts if verdict.subject == release.selected or gate == "champion"]
+            if verdicts and not shown:
+                failed = sum(not verdict.passed for verdict in verdicts)
+                words = f"{count(len(verdicts) - failed)} of {count(len(verdicts))} checks passed"
+                table.add_row(release_name(release), gate, words, "", "", _marked("fail" if failed else "pass", ""))
+            for verdict in shown:
+                value, bound = (number(each, 3) if each is not None else "" for each in (verdict.value, verdict.bound))
+                outcome = _marked("pass" if verdict.passed else "fail", "" if verdict.value is not None else verdict.note)
+                table.add_row(release_name(release), gate, escape(verdict.measure), value, bound, outcome)
     return table
 
 
