@@ -1,6 +1,6 @@
 """Plays simulated rollouts to three judges, and counts wrong verdicts and how late the right ones come.
 
-    python -m benchmarks.judge [--rollouts 100] [--out judge.json]
+    python -m benchmarks.judge [--rollouts 100] [--json judge.json]
 
 Every judge sees the same rules and the same kind of traffic: 200 requests a second, a look every 2 s, steps 5, 25, 50, 100 %.
 Tidegate's judge is the product's own code. A rollout ends when the judge rolls back or has passed the last step.
@@ -183,7 +183,7 @@ def main() -> None:
     """Run every scenario, print the table, and write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__.splitlines()[0])
     parser.add_argument("--rollouts", type=int, default=100, help="simulated rollouts of each scenario and judge")
-    parser.add_argument("--out", type=Path, help="write the results there as JSON")
+    parser.add_argument("--json", type=Path, help="write the results there as JSON")
     options = parser.parse_args()
     started = time.perf_counter()
     print(
@@ -201,8 +201,8 @@ def main() -> None:
             )
     seconds = time.perf_counter() - started
     print(f"{options.rollouts} rollouts each, {seconds:.0f} s; looks, canary requests, failed canary requests: medians")
-    if options.out:
-        options.out.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
 if __name__ == "__main__":
