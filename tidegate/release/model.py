@@ -15,15 +15,12 @@ from tidegate.errors import ObjectNotFound, TrainingError
 from tidegate.packaging.manifest import Lineage, Verdict
 from tidegate.packaging.package import read_manifest
 from tidegate.project import Project
-from tidegate.registry.registry import ModelRegistry
+from tidegate.registry.registry import CHALLENGER, CHAMPION, ModelRegistry
 from tidegate.release.data import read_frozen, record_gate
 from tidegate.release.record import ReleaseLedger
 from tidegate.storage import open_store
 from tidegate.training.training_set import SPLIT_COLUMN
 from tidegate.training.user_code import importable
-
-CHAMPION = "champion"
-CHALLENGER = "challenger"
 
 
 def package_models(project: Project, *, release_id: str, source: Path, training_set: Path, out: Path) -> list[str]:
