@@ -1,55 +1,13 @@
-"""The project file: one typed, strict `tidegate.yaml` that describes a model from its features to its monitoring.
+"""The sections of the project file that describe a model, from its features to its monitoring."""
 
-    project = load_project("examples/flights/tidegate.yaml")
-    project.name                      # 'flights-late'
-    project.paths.workspace           # absolute; everything Tidegate writes on one machine lies below it
+from typing import Literal, Self
 
-Relative paths in the file are relative to the file. A mistake is one clear line that names the field, the value and what
-is allowed. `tidegate project schema` prints the JSON Schema for editors.
-"""
+from pydantic import Field, model_validator
 
-import hashlib
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
-
-from tidegate.errors import ProjectError
-from tidegate.strict_yaml import read_strict_yaml
+from tidegate.project.types import Classes, Names, Positive, Seconds, Section, Share, Text, WholeDays
 
 
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{', '.join(map(repr, twice))} is given twice; name each once")
-    return names
-
-
-def _known_address(address: str) -> str:
-    if "://" in address and not address.startswith(("s3://", "file:///")):
-        raise ValueError("is not an address of a store; use a folder, 'file:///absolute/path' or 's3://bucket/prefix'")
-    return address
-
-
-Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=45)]
-_SHOWN_CHARACTERS = 80
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, le=604_800)]
-WholeDays = Annotated[int, Field(ge=1, le=36_500)]
-Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Classes = Annotated[tuple[Text, Text], AfterValidator(_distinct)]
-StoreAddress = Annotated[Text, AfterValidator(_known_address)]
-Names = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class FeaturesSection(_Section):
+class FeaturesSection(Section):
     """Where the features come from and which rows are examples of the task."""
 
     repository: Text = Field(description="The Feast repository, a folder with feature_store.yaml.")
@@ -60,17 +18,15 @@ class FeaturesSection(_Section):
     request_inputs: Names = Field(description="Columns that the caller sends and the model reads, besides looked-up features.")
 
 
-class LabelSection(_Section):
+class LabelSection(Section):
     """What is predicted, and when its truth is known."""
 
     column: Text = Field(description="0/1 column of the entity rows; null while unknown.")
     known_at_column: Text = Field(description="When the label became known, UTC; null if it never did.")
-    classes: Annotated[tuple[Text, Text], AfterValidator(_distinct)] = Field(
-        default=("0", "1"), description="Names of class 0 and class 1."
-    )
+    classes: Classes = Field(default=("0", "1"), description="Names of class 0 and class 1.")
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """The user's train function and the data it sees."""
 
     function: str = Field(
@@ -88,7 +44,7 @@ class TrainingSection(_Section):
         return self
 
 
-class DataGate(_Section):
+class DataGate(Section):
     """What a training set must satisfy before anything is trained on it."""
 
     min_rows: int = Field(default=1000, ge=1)
@@ -98,7 +54,7 @@ class DataGate(_Section):
     max_duplicate_share: Share = Field(default=0.0, description="Share of rows whose id occurred before.")
 
 
-class ParityGate(_Section):
+class ParityGate(Section):
     """How far a variant's outputs may lie from the source model's on the golden sample."""
 
     max_absolute: Positive = Field(default=1e-4, description="For full-precision variants.")
@@ -107,7 +63,7 @@ class ParityGate(_Section):
     max_flip_rate_reduced: Share = Field(default=0.02, description="The same, reduced precision.")
 
 
-class AccuracyGate(_Section):
+class AccuracyGate(Section):
     """How good a variant must be on the labelled holdout."""
 
     metric: Literal["roc_auc"] = "roc_auc"
@@ -116,7 +72,7 @@ class AccuracyGate(_Section):
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence that the loss lies below max_loss.")
 
 
-class BenchmarkGate(_Section):
+class BenchmarkGate(Section):
     """How fast a variant must be, and how that is measured."""
 
     max_p99_ms: Positive = Field(default=50.0, description="For one row.")
@@ -126,7 +82,7 @@ class BenchmarkGate(_Section):
     threads: int = Field(default=1, ge=1, description="ONNX Runtime intra-op threads.")
 
 
-class ChampionGate(_Section):
+class ChampionGate(Section):
     """What a challenger must prove against the champion on the most recent labels, which neither was trained on."""
 
     max_loss: float = Field(default=0.0, ge=0, description="Largest accepted loss of the metric against the champion.")
@@ -134,7 +90,7 @@ class ChampionGate(_Section):
     min_rows: int = Field(default=500, ge=10, description="Fewer labelled rows than this cannot decide; the gate fails.")
 
 
-class GatesSection(_Section):
+class GatesSection(Section):
     """Everything that stands between a trained model and users."""
 
     data: DataGate = DataGate()
@@ -148,7 +104,7 @@ class GatesSection(_Section):
     variants: Names | None = Field(default=None, description="Names of variants to build; null means all.")
 
 
-class InferenceLogSection(_Section):
+class InferenceLogSection(Section):
     """How predictions are written down."""
 
     rotate_rows: int = Field(default=5000, ge=1, description="A Parquet file is closed after this many rows.")
@@ -156,7 +112,7 @@ class InferenceLogSection(_Section):
     queue_rows: int = Field(default=50_000, ge=1, description="Rows waiting to be written; more are dropped and counted.")
 
 
-class ServingSection(_Section):
+class ServingSection(Section):
     """The model server."""
 
     workers: int = Field(default=1, ge=1, le=64)
@@ -166,9 +122,13 @@ class ServingSection(_Section):
     log: InferenceLogSection = InferenceLogSection()
 
 
-class RolloutSection(_Section):
+class RolloutSection(Section):
     """How traffic shifts to a canary, and what the judge tolerates."""
 
+    strategy: Literal["canary", "replace"] = Field(
+        default="canary",
+        description="replace: the new version takes the old one's place at once, unjudged, without capacity for both.",
+    )
     steps: tuple[int, ...] = Field(default=(5, 25, 50, 100), min_length=1, description="Canary percentages, rising to 100.")
     look_seconds: Seconds = Field(default=10.0, description="Time between two looks of the judge.")
     min_requests: int = Field(default=200, ge=1, description="Canary requests a step needs before it can be passed.")
@@ -186,7 +146,7 @@ class RolloutSection(_Section):
         return self
 
 
-class DriftPolicySection(_Section):
+class DriftPolicySection(Section):
     """Hysteresis, cooldown and retrain budget: drift reports become at most one retraining."""
 
     drifted_windows: int = Field(default=2, ge=1, description="k: so many of the last n windows must have drifted.")
@@ -202,7 +162,7 @@ class DriftPolicySection(_Section):
         return self
 
 
-class MonitoringSection(_Section):
+class MonitoringSection(Section):
     """What is compared with the reference, how often, and what follows."""
 
     window_days: float = Field(default=14, gt=0, le=36_500, description="Length of a current window, event time.")
@@ -214,150 +174,3 @@ class MonitoringSection(_Section):
     max_metric_loss: float = Field(default=0.03, ge=0, description="Loss of the accuracy metric that is concept drift.")
     columns: Names | None = Field(default=None, description="Columns to watch; null means every model input.")
     policy: DriftPolicySection = DriftPolicySection()
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectPaths:
-    """The project's places on this machine, absolute."""
-
-    root: Path
-    workspace: Path
-    repository: Path
-    entity_rows: Path
-
-
-class Project(_Section):
-    """A whole project file."""
-
-    schema_version: Literal[1]
-    name: Name = Field(description="Names the model, its InferenceService and its pipelines.")
-    description: str = ""
-    task: Literal["binary-classification"]
-    workspace: Text = Field(default=".tidegate", description="Folder for everything Tidegate writes on one machine.")
-    store: StoreAddress | None = Field(
-        default=None, description="Object store, a folder or s3://…; null means WORKSPACE/store."
-    )
-    features: FeaturesSection
-    label: LabelSection
-    training: TrainingSection
-    gates: GatesSection
-    serving: ServingSection = ServingSection()
-    rollout: RolloutSection = RolloutSection()
-    monitoring: MonitoringSection = MonitoringSection()
-
-    _file: Path = PrivateAttr(default=Path("tidegate.yaml"))
-    _digest: str = PrivateAttr(default="")
-
-    @property
-    def file(self) -> Path:
-        """Where the project file lies, absolute."""
-        return self._file
-
-    @property
-    def digest(self) -> str:
-        """`sha256:…` of the project file's bytes."""
-        return self._digest
-
-    @property
-    def paths(self) -> ProjectPaths:
-        """Every path of the file, resolved against the folder it lies in."""
-        root = self._file.parent
-        return ProjectPaths(
-            root=root,
-            workspace=(root / self.workspace).resolve(),
-            repository=(root / self.features.repository).resolve(),
-            entity_rows=(root / self.features.entity_rows).resolve(),
-        )
-
-    @property
-    def store_uri(self) -> str:
-        """The object store's address."""
-        if self.store is None:
-            return f"file://{self.paths.workspace / 'store'}"
-        if "://" in self.store:
-            return self.store
-        return f"file://{(self._file.parent / self.store).resolve()}"
-
-
-def load_project(path: str | Path, *, digest: str | None = None) -> Project:
-    """Read and check the project file at `path`.
-
-    Args:
-        path: The file, usually `tidegate.yaml`.
-        digest: If given, the `sha256:…` that the file's bytes must have.
-
-    Raises:
-        ProjectError: The file is missing, is not YAML, has another digest, or holds a mistake; the message names the
-            field, the value and what is allowed.
-    """
-    try:
-        file = Path(path).resolve()
-        raw = file.read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _refusal(path, getattr(error, "strerror", None) or error) from error
-    found = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-    if digest is not None and digest != found:
-        raise _refusal(path, f"its digest is {found}, but {digest} was asked for; use the same file")
-    try:
-        document = read_strict_yaml(raw)
-    except ValueError as error:
-        raise _refusal(path, f"not YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise _refusal(path, f"expected fields at the top, found {type(document).__name__}")
-    try:
-        # Through JSON, since pydantic's strictness takes a list for a tuple only there.
-        project = Project.model_validate_json(json.dumps(document, default=str), strict=True)
-    except ValidationError as error:
-        raise _refusal(path, _explain(error)) from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _refusal(path, error) from error
-    project._file = file
-    project._digest = found
-    return project
-
-
-def project_schema() -> dict[str, Any]:
-    """Return the project file's JSON Schema, for editors."""
-    schema = Project.model_json_schema()
-    schema["title"] = "Tidegate project file"
-    return schema
-
-
-def _refusal(path: str | Path, reason: object) -> ProjectError:
-    message = " ".join(f"project file {path}: {reason}".split())
-    return ProjectError("".join(character if character.isprintable() else ascii(character)[1:-1] for character in message))
-
-
-def _explain(error: ValidationError) -> str:
-    problems = dict.fromkeys(_explain_one(detail) for detail in error.errors(include_url=False))
-    return "; ".join(problems)
-
-
-def _explain_one(detail: Any) -> str:
-    location, kind, message = detail["loc"], detail["type"], detail["msg"]
-    if location[:2] == ("training", "parameters") and len(location) == 4:
-        location, message = location[:3], "must be a bool, int, float or text"
-    field = ".".join(str(part) for part in location) or "(file)"
-    if kind == "missing":
-        return f"{field}: required, but not given"
-    if kind == "extra_forbidden":
-        return f"{field}: no such field ({_allowed_fields(location[:-1])})"
-    if kind in ("model_type", "model_attributes_type"):
-        return f"{field}: {_shown(detail['input'])}: expected fields ({_allowed_fields(location)})"
-    if kind == "value_error":
-        return f"{field}: {_shown(detail['input'])}: {message.removeprefix('Value error, ')}"
-    return f"{field}: {_shown(detail['input'])}: {message[0].lower()}{message[1:]}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
-
-
-def _allowed_fields(location: tuple[int | str, ...]) -> str:
-    section: Any = Project
-    for part in location:
-        field = getattr(section, "model_fields", {}).get(part)
-        section = field.annotation if field is not None else None
-    fields = getattr(section, "model_fields", None)
-    return f"allowed: {', '.join(fields)}" if fields else "nothing is allowed there"
