@@ -9,6 +9,7 @@ from components.step import step
 def check_drift(
     project_file: str,
     project_digest: str,
+    target: str,
     clock: str,
     run_id: str,
     report: dsl.Output[dsl.HTML],
@@ -23,7 +24,7 @@ def check_drift(
     from tidegate.project import load_project
     from tidegate.release.retraining import run_drift_check
 
-    project = load_project(project_file, digest=project_digest)
+    project = load_project(project_file, digest=project_digest, target=target)
     outcome = run_drift_check(project, now=open_clock(clock).now(), report=Path(report.path), run_id=run_id)
     for name, value in outcome.metrics.items():
         metrics.log_metric(name, value)

@@ -9,6 +9,7 @@ from components.step import step
 def compare_champion(
     project_file: str,
     project_digest: str,
+    target: str,
     release_id: str,
     selection: dsl.Input[dsl.Model],
     training_set: dsl.Input[dsl.Dataset],
@@ -20,7 +21,7 @@ def compare_champion(
     from tidegate.project import load_project
     from tidegate.release.model import compare
 
-    project = load_project(project_file, digest=project_digest)
+    project = load_project(project_file, digest=project_digest, target=target)
     with tempfile.TemporaryDirectory() as workdir:
         verdict = compare(
             project,

@@ -9,6 +9,7 @@ from components.step import step
 def package_models(
     project_file: str,
     project_digest: str,
+    target: str,
     release_id: str,
     source: dsl.Input[dsl.Model],
     training_set: dsl.Input[dsl.Dataset],
@@ -20,7 +21,7 @@ def package_models(
     from tidegate.project import load_project
     from tidegate.release.model import package_models as package
 
-    project = load_project(project_file, digest=project_digest)
+    project = load_project(project_file, digest=project_digest, target=target)
     packages.metadata["candidates"] = package(
         project,
         release_id=release_id,

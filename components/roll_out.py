@@ -9,6 +9,7 @@ from components.step import step
 def roll_out(
     project_file: str,
     project_digest: str,
+    target: str,
     release_id: str,
     version: int,
     clock: str,
@@ -21,7 +22,7 @@ def roll_out(
     from tidegate.release.delivery import roll_out as deliver
     from tidegate.release.evidence import release_summary
 
-    project = load_project(project_file, digest=project_digest)
+    project = load_project(project_file, digest=project_digest, target=target)
     outcome = deliver(project, release_id=release_id, version=version, clock=clock, reason=reason)
     Path(summary.path).write_text(release_summary(project, release_id), encoding="utf-8")
     return outcome

@@ -7,14 +7,14 @@ from components.step import step
 
 @step
 def score_batch(
-    project_file: str, project_digest: str, start: str, end: str, alias: str, predictions: dsl.Output[dsl.Dataset]
+    project_file: str, project_digest: str, target: str, start: str, end: str, alias: str, predictions: dsl.Output[dsl.Dataset]
 ) -> int:
     from pathlib import Path
 
     from tidegate.project import load_project
     from tidegate.release.batch import read_moment, score_window
 
-    project = load_project(project_file, digest=project_digest)
+    project = load_project(project_file, digest=project_digest, target=target)
     scored = score_window(
         project,
         start=read_moment("start", start),

@@ -9,6 +9,7 @@ from components.step import step
 def select_variant(
     project_file: str,
     project_digest: str,
+    target: str,
     release_id: str,
     packages: dsl.Input[dsl.Model],
     variants: dsl.Input[list[dsl.Model]],
@@ -25,7 +26,7 @@ def select_variant(
     from tidegate.release.evidence import confusion, roc_points
     from tidegate.release.model import select
 
-    project = load_project(project_file, digest=project_digest)
+    project = load_project(project_file, digest=project_digest, target=target)
     winner = select(
         project,
         release_id=release_id,

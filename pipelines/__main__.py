@@ -48,7 +48,12 @@ def run(
     if name not in NAMES:
         raise PipelineError(f"run: there is no pipeline {name!r}; choose one of {', '.join(NAMES)}")
     described = load_project(project)
-    arguments = {"project_file": str(described.file), "project_digest": described.digest, **_parameters(param or [])}
+    arguments = {
+        "project_file": str(described.file),
+        "project_digest": described.digest,
+        "target": "local",
+        **_parameters(param or []),
+    }
     _check_arguments(name, arguments)
     launcher = LocalLauncher(described.paths.workspace)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

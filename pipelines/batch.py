@@ -12,6 +12,7 @@ def batch(
     end: str,
     project_file: str = "tidegate.yaml",
     project_digest: str = "",
+    target: str = "local",
     alias: str = "champion",
 ) -> None:
     """Score a window.
@@ -21,6 +22,9 @@ def batch(
         end: Event time before which the window ends.
         project_file: The project file, relative to the working directory of the image.
         project_digest: `sha256:…` that the project file must have.
+        target: Where the project runs: `local`, or `kserve`.
         alias: The alias of the version that scores.
     """
-    uncached(score_batch(project_file=project_file, project_digest=project_digest, start=start, end=end, alias=alias))
+    uncached(
+        score_batch(project_file=project_file, project_digest=project_digest, target=target, start=start, end=end, alias=alias)
+    )

@@ -15,7 +15,7 @@ _IMAGE = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 
 
 def compile_all(*, project_file: Path, image: str = PLACEHOLDER_IMAGE, out: Path) -> list[Path]:
-    """Write `<name>.yaml` for every pipeline to `out`, whose defaults name the project file and its digest.
+    """Write `<name>.yaml` for every pipeline to `out`, whose defaults name the project file, its digest, and the cluster.
 
     Raises:
         PipelineError: The image is not pinned by digest, or `out` cannot be written.
@@ -23,7 +23,8 @@ def compile_all(*, project_file: Path, image: str = PLACEHOLDER_IMAGE, out: Path
     """
     if not _IMAGE.fullmatch(image):
         raise PipelineError(f"image {image!r} must be pinned by digest: NAME@sha256:<64 hex digits>")
-    defaults = {"project_file": project_file.as_posix(), "project_digest": load_project(project_file).digest}
+    project = load_project(project_file)
+    defaults = {"project_file": project_file.as_posix(), "project_digest": project.digest, "target": "kserve"}
     try:
         out.mkdir(parents=True, exist_ok=True)
         return [_compile(name, defaults, image, out) for name in PIPELINES]

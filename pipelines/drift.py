@@ -13,6 +13,7 @@ from pipelines.release import release
 def drift(
     project_file: str = "tidegate.yaml",
     project_digest: str = "",
+    target: str = "local",
     clock: str = "wall",
 ) -> None:
     """Check for drift.
@@ -20,9 +21,10 @@ def drift(
     Args:
         project_file: The project file, relative to the working directory of the image.
         project_digest: `sha256:…` that the project file must have.
+        target: Where the project runs: `local`, or `kserve`.
         clock: Event time: `wall`, or `replay:PATH`.
     """
-    project = {"project_file": project_file, "project_digest": project_digest}
+    project = {"project_file": project_file, "project_digest": project_digest, "target": target}
     run_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
     check = uncached(check_drift(**project, clock=clock, run_id=run_id))

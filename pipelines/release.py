@@ -22,6 +22,7 @@ from pipelines.caching import uncached
 def release(
     project_file: str = "tidegate.yaml",
     project_digest: str = "",
+    target: str = "local",
     clock: str = "wall",
     reason: str = "started by hand",
 ) -> None:
@@ -30,10 +31,11 @@ def release(
     Args:
         project_file: The project file, relative to the working directory of the image.
         project_digest: `sha256:…` that the project file must have.
+        target: Where the project runs: `local`, or `kserve`.
         clock: Event time: `wall`, or `replay:PATH`.
         reason: Why this release is made; recorded with the version.
     """
-    project = {"project_file": project_file, "project_digest": project_digest}
+    project = {"project_file": project_file, "project_digest": project_digest, "target": target}
     release_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
     features = uncached(materialize_features(**project, clock=clock, reason=reason, release_id=release_id))

@@ -1,6 +1,7 @@
 """Fixtures for every room: a tiny, real model package, and quick packages whose graphs are not real."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,21 @@ from tidegate.packaging.package import write_package
 os.environ["COLUMNS"] = "200"  # a rich console measures the terminal once, when it is made
 
 REQUEST_INPUTS = ("carrier", "origin", "distance", "hour")
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """Where a program lies that the tests do not install themselves; see `.ci/programs`."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None and os.environ.get("TIDEGATE_REQUIRE_PROGRAMS"):
+            pytest.fail(f"{name} is not installed, and TIDEGATE_REQUIRE_PROGRAMS is set; run .ci/programs")
+        if path is None:
+            pytest.skip(f"{name} is not installed; .ci/programs installs it")
+        return path
+
+    return find
 
 
 @pytest.fixture(scope="session")

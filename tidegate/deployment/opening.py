@@ -13,7 +13,7 @@ def open_target(project: Project) -> Target:
     if project.target == "kserve":
         from tidegate.deployment.kserve.target import KServeTarget
 
-        return KServeTarget(project.on_cluster)
+        return KServeTarget(project.on_cluster, in_place=project.rollout.strategy == "replace")
     from tidegate.deployment.local.target import LocalTarget
 
     return LocalTarget(project.paths.workspace)

@@ -12,9 +12,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from tidegate.errors import ProjectError
 from tidegate.project.cluster import ClusterSection
@@ -63,6 +63,14 @@ class Project(Section):
     rollout: RolloutSection = RolloutSection()
     monitoring: MonitoringSection = MonitoringSection()
     cluster: ClusterSection | None = Field(default=None, description="Where it runs as `--target kserve`.")
+
+    @model_validator(mode="after")
+    def _replacing_needs_standard_mode(self) -> Self:
+        if self.rollout.strategy == "replace" and self.cluster is not None and self.cluster.mode == "Knative":
+            raise ValueError(
+                "rollout.strategy replace needs cluster.mode Standard; Knative starts the new revision beside the old"
+            )
+        return self
 
     _file: Path = PrivateAttr(default=Path("tidegate.yaml"))
     _digest: str = PrivateAttr(default="")

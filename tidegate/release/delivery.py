@@ -33,14 +33,14 @@ def roll_out(project: Project, *, release_id: str, version: int, clock: str, rea
 
     To be called in the main thread: a process that is told to end rolls back first.
     """
-    from tidegate.deployment.local.target import LocalTarget
+    from tidegate.deployment.opening import open_target
+    from tidegate.rollout.opening import open_metrics_source
     from tidegate.rollout.rollout import run_rollout, start_rollout
-    from tidegate.rollout.scrape import ScrapeMetricsSource
     from tidegate.rollout.termination import terminated_like_interrupted
 
     store = open_store(project.store_uri)
     registry = open_registry(project)
-    target = LocalTarget(project.paths.workspace)
+    target = open_target(project)
     started = start_rollout(
         project=project,
         store=store,
@@ -57,7 +57,7 @@ def roll_out(project: Project, *, release_id: str, version: int, clock: str, rea
             store=store,
             registry=registry,
             target=target,
-            metrics=ScrapeMetricsSource(target),
+            metrics=open_metrics_source(project),
             rollout_id=started.rollout_id,
         )
     outcome = cast(Literal["promoted", "rolled_back"], finished.state)
