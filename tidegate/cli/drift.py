@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tidegate.cli.options import Where
 from tidegate.cli.output import Json, show
 from tidegate.errors import MonitoringError
 from tidegate.monitoring.records import ColumnDrift, DriftCheck, check_key, read_checks, read_retrainings
@@ -27,6 +28,7 @@ def check(
     window_end: Annotated[
         str | None, typer.Option(help="End of the window, event time, ISO 8601, UTC if it names no zone; default: now.")
     ] = None,
+    where: Where = "local",
     as_json: Json = False,
 ) -> None:
     """Check the window before WINDOW_END, write its report, and say what the drift policy makes of it. Starts nothing."""
@@ -34,7 +36,7 @@ def check(
     from tidegate.monitoring.policy import decide
     from tidegate.registry.registry import ModelRegistry
 
-    project = load_project(project_file)
+    project = load_project(project_file, target=where)
     store = open_store(project.store_uri)
     found = check_drift(project, store, ModelRegistry(store), _moment(window_end))
     decision = decide(
@@ -61,9 +63,9 @@ def check(
 
 
 @app.command()
-def history(project_file: ProjectFile = Path("tidegate.yaml"), as_json: Json = False) -> None:
+def history(project_file: ProjectFile = Path("tidegate.yaml"), where: Where = "local", as_json: Json = False) -> None:
     """List every check and every retraining, oldest first."""
-    project = load_project(project_file)
+    project = load_project(project_file, target=where)
     store = open_store(project.store_uri)
     checks, retrainings = read_checks(store, project.name), read_retrainings(store, project.name)
 

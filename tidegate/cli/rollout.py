@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tidegate.cli.options import Where
 from tidegate.cli.output import Json, show, stderr
-from tidegate.deployment.local.target import LocalTarget
+from tidegate.deployment.opening import open_target
+from tidegate.deployment.target import Target
 from tidegate.errors import RolloutError
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.rollout.judge import Comparison, requests_needed
+from tidegate.rollout.opening import open_metrics_source
 from tidegate.rollout.record import Look, RolloutRecord
 from tidegate.rollout.rollout import abort_rollout, promote_rollout, rollout_history, run_rollout, start_rollout
 from tidegate.rollout.termination import terminated_like_interrupted
@@ -32,6 +35,7 @@ _STYLES = {"promoted": "green", "rolled_back": "red", "advance": "green", "rollb
 def start(
     version: Annotated[str, typer.Argument(help="The version to roll out: its number, or an alias such as challenger.")],
     file: ProjectFile = _DEFAULT_FILE,
+    where: Where = "local",
     reason: Reason = "started by hand",
     clock: Annotated[str, typer.Option("--clock", help="Event time of the revision: wall, or replay:PATH.")] = "wall",
     as_json: Json = False,
@@ -41,9 +45,8 @@ def start(
     Exits with status 1 if the version is rolled back.
     """
     from tidegate.release.delivery import serving_environment  # imports pandas
-    from tidegate.rollout.scrape import ScrapeMetricsSource
 
-    project = load_project(file)
+    project = load_project(file, target=where)
     store, registry, target = _open(project)
     started = start_rollout(
         project=project,
@@ -55,17 +58,14 @@ def start(
         reason=reason,
     )
     if not as_json:
-        stderr.print(
-            f"rollout {started.rollout_id}: {project.name} version {started.version}; "
-            f"promotion needs {requests_needed(project.rollout)} canary requests or more"
-        )
+        stderr.print(f"rollout {started.rollout_id}: {project.name} version {started.version}{_needs(project)}")
     with terminated_like_interrupted():
         record = run_rollout(
             project=project,
             store=store,
             registry=registry,
             target=target,
-            metrics=ScrapeMetricsSource(target),
+            metrics=open_metrics_source(project),
             rollout_id=started.rollout_id,
             on_look=None if as_json else _print_look,
         )
@@ -77,12 +77,13 @@ def start(
 @app.command()
 def status(
     file: ProjectFile = _DEFAULT_FILE,
+    where: Where = "local",
     rollout_id: Annotated[str | None, typer.Option("--id", help="Which rollout; the last one by default.")] = None,
     history: Annotated[bool, typer.Option("--history", help="List every rollout instead.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show a rollout's state, its steps and the judge's looks."""
-    project = load_project(file)
+    project = load_project(file, target=where)
     records = rollout_history(open_store(project.store_uri), project.name)
     if history:
         show([_summary(record) for record in records], as_json=as_json, render=lambda console: _draw_history(console, records))
@@ -95,26 +96,36 @@ def status(
 
 
 @app.command()
-def promote(file: ProjectFile = _DEFAULT_FILE, reason: Reason = "promoted by hand", as_json: Json = False) -> None:
+def promote(
+    file: ProjectFile = _DEFAULT_FILE, where: Where = "local", reason: Reason = "promoted by hand", as_json: Json = False
+) -> None:
     """Promote the canary of the rollout under way now, without waiting for the judge."""
-    project = load_project(file)
+    project = load_project(file, target=where)
     store, registry, target = _open(project)
     record = promote_rollout(project=project, store=store, registry=registry, target=target, reason=reason)
     _show(record, as_json=as_json)
 
 
 @app.command()
-def abort(file: ProjectFile = _DEFAULT_FILE, reason: Reason = "aborted by hand", as_json: Json = False) -> None:
+def abort(
+    file: ProjectFile = _DEFAULT_FILE, where: Where = "local", reason: Reason = "aborted by hand", as_json: Json = False
+) -> None:
     """Roll back the rollout under way now."""
-    project = load_project(file)
+    project = load_project(file, target=where)
     store, registry, target = _open(project)
     record = abort_rollout(project=project, store=store, registry=registry, target=target, reason=reason)
     _show(record, as_json=as_json)
 
 
-def _open(project: Project) -> tuple[ObjectStore, ModelRegistry, LocalTarget]:
+def _needs(project: Project) -> str:
+    if project.rollout.strategy == "replace":
+        return "; it takes the stable's place at once"
+    return f"; promotion needs {requests_needed(project.rollout)} canary requests or more"
+
+
+def _open(project: Project) -> tuple[ObjectStore, ModelRegistry, Target]:
     store = open_store(project.store_uri)
-    return store, ModelRegistry(store), LocalTarget(project.paths.workspace)
+    return store, ModelRegistry(store), open_target(project)
 
 
 def _summary(record: RolloutRecord) -> dict[str, Any]:

@@ -146,8 +146,11 @@ class RolloutMachine:
     def _deploy(self, record: RolloutRecord) -> RolloutRecord:
         if record.stable is None:
             return self.move(record, "promoting", "first release of the service: nothing to compare with, so not judged")
-        self._apply(record)
         rules = record.rollout_rules
+        if rules.strategy == "replace":
+            taken = f"takes the place of {record.stable.name} at once, as rollout.strategy replace says, so not judged"
+            return self.move(record, "promoting", taken)
+        self._apply(record)
         try:
             self._target.wait(record.service, revision=record.canary.name, timeout=rules.ready_seconds)
         except DeploymentError as error:

@@ -62,9 +62,15 @@ def start_rollout(
             rollout owns, or the rules can never be met.
         RegistryError: There is no such version.
     """
-    check_rules(project.rollout)
+    if project.rollout.strategy == "canary":
+        check_rules(project.rollout)
     journal = RolloutJournal(store, project.name)
-    canary = Revision(name=f"v{version}", storage_uri=registry.uri(project.name, version), env=dict(env))
+    canary = Revision(
+        name=f"v{version}",
+        storage_uri=registry.uri(project.name, version),
+        env=dict(env),
+        min_replicas=project.on_cluster.serving.min_replicas if project.target == "kserve" else 1,
+    )
     current = journal.current()
     service = target.get(project.name)
     if current is not None and current.canary == canary and (not current.finished or _promoted_and_runs(current, service)):
@@ -77,7 +83,7 @@ def start_rollout(
         RolloutRecord(
             rollout_id=f"{started:%Y%m%dT%H%M%S.%f}-v{version}",
             service=project.name,
-            namespace=service.namespace if service else _DEFAULT_NAMESPACE,
+            namespace=service.namespace if service else _namespace(project),
             version=version,
             reason=reason,
             event_time=(clock or WallClock()).now(),
@@ -210,6 +216,10 @@ def abort_rollout(
 def rollout_history(store: ObjectStore, service: str) -> list[RolloutRecord]:
     """Return every rollout of a service, oldest first."""
     return list(RolloutJournal(store, service).history())
+
+
+def _namespace(project: Project) -> str:
+    return project.on_cluster.namespace if project.target == "kserve" else _DEFAULT_NAMESPACE
 
 
 def _promoted_and_runs(record: RolloutRecord, service: Service | None) -> bool:

@@ -45,7 +45,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         pytest.param(
             ["run", "drift", "--local", "--param", "reason=x"],
             1,
-            "--param reason: pipeline drift has no such parameter; it has project_file, project_digest, clock",
+            "--param reason: pipeline drift has no such parameter; it has project_file, project_digest, target, clock",
             id="unknown-parameter",
         ),
         pytest.param(["run", "batch", "--local", "--param", "end=x"], 1, "needs the parameter start", id="missing-parameter"),

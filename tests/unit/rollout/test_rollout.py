@@ -102,6 +102,28 @@ def test_first_release_that_never_gets_ready_leaves_nothing(make_bench):
     assert "golden sample" in record.outcome
 
 
+def test_replacing_never_runs_two_revisions(make_bench):
+    bench = make_bench(strategy="replace", max_latency_ratio=1.0)
+    bench.start(2)
+
+    record = bench.run()
+
+    assert (record.state, record.looks, bench.champion) == ("promoted", (), 2)
+    assert "strategy replace" in record.outcome
+    assert [(service.stable.name, service.canary) for service in bench.world.target.applied] == [("v2", None)]
+
+
+def test_replacement_that_never_gets_ready_is_taken_back(make_bench):
+    bench = make_bench(strategy="replace")
+    bench.world.behaviour("v2").ready = False
+    bench.start(2)
+
+    record = bench.run()
+
+    assert (record.state, bench.champion, bench.world.target.service.stable.name) == ("rolled_back", 1, "v1")
+    assert "golden sample" in record.outcome
+
+
 def test_canary_that_never_gets_ready_gets_no_traffic(bench):
     bench.world.behaviour("v2").ready = False
     bench.start(2)

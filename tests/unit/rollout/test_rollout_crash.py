@@ -37,6 +37,16 @@ def prepare_unready_first(make_bench):
     return bench
 
 
+def prepare_replacing(make_bench):
+    return make_bench(strategy="replace")
+
+
+def prepare_unready_replacing(make_bench):
+    bench = make_bench(strategy="replace")
+    bench.world.behaviour("v2").ready = False
+    return bench
+
+
 def run_again(bench):
     bench.start(2)
     bench.run()
@@ -77,6 +87,8 @@ SCENARIOS = [
     pytest.param(prepare_unready, ("rolled_back", ("v1", None, 0), 1, [1]), id="canary-never-ready"),
     pytest.param(prepare_first, ("promoted", ("v2", None, 0), 2, [2]), id="first-release"),
     pytest.param(prepare_unready_first, ("rolled_back", None, None, []), id="first-release-never-ready"),
+    pytest.param(prepare_replacing, ("promoted", ("v2", None, 0), 2, [1, 2]), id="replacement"),
+    pytest.param(prepare_unready_replacing, ("rolled_back", ("v1", None, 0), 1, [1]), id="replacement-never-ready"),
 ]
 
 
