@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --build-constraints requirements/build.txt
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILD = docker build --build-arg VERSION=$(VERSION) --build-arg COMMIT=$$(git rev-parse HEAD)
 
 # Without bytecode every process compiles its imports anew, which takes longer than many a step.
 export PYTHONDONTWRITEBYTECODE :=
@@ -44,12 +46,17 @@ compile: $(VENV)/.core ## Compile the pipelines to Kubeflow's IR, in pipelines/c
 	$(BIN)/python -m pipelines compile
 
 image: ## Build the container images (needs Docker)
-	docker build --file images/base.Dockerfile --tag tidegate/base .
-	docker build --file images/project.Dockerfile --build-arg BASE=tidegate/base --tag tidegate/project .
+	$(BUILD) --file images/cpu.Dockerfile --target server --tag tidegate/server:$(VERSION) .
+	$(BUILD) --file images/cpu.Dockerfile --target steps --tag tidegate/steps:$(VERSION) .
+	$(BUILD) --file images/gpu.Dockerfile --target server --tag tidegate/server-gpu:$(VERSION) .
+	$(BUILD) --file images/gpu.Dockerfile --target steps --tag tidegate/steps-gpu:$(VERSION) .
+	$(BUILD) --file images/project.Dockerfile --build-arg BASE=tidegate/steps:$(VERSION) --tag tidegate/project:$(VERSION) .
 
 lock: $(VENV)/.bootstrap ## Resolve the requirements anew, with hashes
 	for name in bootstrap build core; do $(LOCK) requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
-	$(LOCK) requirements/test.in --constraints requirements/core.txt --output-file requirements/test.txt
+	for name in steps steps-gpu server server-gpu test; do \
+	    $(LOCK) requirements/$$name.in --constraints requirements/core.txt --output-file requirements/$$name.txt || exit 1; \
+	done
 
 clean: ## Remove everything that was built or run here
 	rm -rf $(VENV) .tidegate build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,11 @@
-# A project's image: its own code on the base image. Every pipeline task runs in it: `python -m pipelines compile --image NAME@sha256:…`.
-ARG BASE=tidegate/base
+# A project's image: its own code on an image of steps. Every task of its pipelines runs in it:
+# `python -m pipelines compile --image NAME@sha256:…`. Change the COPY lines to what your project has.
+ARG BASE=tidegate/steps:0.1.0
 FROM ${BASE}
 COPY components /project/components
 COPY pipelines /project/pipelines
 COPY feature_repo /project/feature_repo
 COPY examples /project/examples
 ENV PYTHONPATH=/project
+USER 10001
 ENTRYPOINT []
