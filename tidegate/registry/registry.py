@@ -7,9 +7,11 @@ registry.download("flights-late", version, Path("/tmp/champion"))
 """
 
 import hashlib
+import random
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +45,7 @@ from tidegate.storage.store import ObjectStore
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 _MOVE_ATTEMPTS = 200
+_FIRST_WAIT, _LONGEST_WAIT = 0.01, 1.0  # seconds
 _PUBLISHED = re.compile(rf"{ROOT}([^/]+)/versions/([1-9][0-9]*)/{re.escape(MANIFEST_NAME)}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _CLAIM = re.compile(r".*/([1-9][0-9]*)\.json")
@@ -207,7 +210,8 @@ class ModelRegistry:
         self._require_version(name, version)
         probe_conditional_writes(self._store)
         key = alias_key(name, alias)
-        for _ in range(_MOVE_ATTEMPTS):
+        for attempt in range(_MOVE_ATTEMPTS):
+            _give_way(attempt)
             found = self._read_alias(key)
             at = found[0].version if found else None
             if expected is not ANY and at != expected:
@@ -349,6 +353,15 @@ class ModelRegistry:
 
     def _address(self, name: str, version: int) -> str:
         return f"{self._store.uri}/{version_prefix(name, version)}"
+
+
+def _give_way(attempt: int) -> None:
+    """Wait at random before another attempt, longer each time, so that many writers do not meet again ("full jitter").
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    if attempt:
+        time.sleep(random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)))  # noqa: S311
 
 
 def _check_reason(reason: str) -> None:

@@ -17,6 +17,7 @@ MakePackage = Callable[..., Path]
 Result = TypeVar("Result")
 MODEL = "flights-late"
 WRITERS = 20
+PODS, PROCESSES = 50, 5
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -92,21 +93,35 @@ def test_one_of_many_moves_from_the_same_place_wins(registry: ModelRegistry, mak
     assert [event.reason for event in registry.events(MODEL) if event.alias] == ["first", f"of {outcomes.index(True)}"]
 
 
-def test_processes_register_and_move_at_once(uri: str, make_package: MakePackage) -> None:
-    packages = [make_package(str(number)) for number in range(8)]
+def test_fifty_pods_register_and_move_at_once(uri: str, make_package: MakePackage) -> None:
+    packages = [str(make_package(str(number))) for number in range(PODS)]
+    spawn = multiprocessing.get_context("spawn")
+    each = PODS // PROCESSES
 
-    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
-        numbers = list(pool.map(_register_and_move, [uri] * 8, map(str, packages)))
+    with spawn.Manager() as manager, ProcessPoolExecutor(PROCESSES, mp_context=spawn) as pool:
+        start = manager.Barrier(PROCESSES)
+        shares = [packages[first : first + each] for first in range(0, PODS, each)]
+        numbers = [number for share in pool.map(_be_pods, [uri] * PROCESSES, shares, [start] * PROCESSES) for number in share]
 
     registry = ModelRegistry(open_store(uri))
-    assert sorted(numbers) == list(range(1, 9))
-    moves = [event for event in registry.events(MODEL) if event.alias == "challenger"]
-    assert sorted(event.version for event in moves) == list(range(1, 9))
-    assert sorted(event.sequence for event in moves) == list(range(1, 9))
+    assert sorted(numbers) == list(range(1, PODS + 1))
+    assert [info.version for info in registry.versions(MODEL)] == list(range(1, PODS + 1))
+    moves = sorted((event for event in registry.events(MODEL) if event.alias == "challenger"), key=lambda move: move.sequence)
+    assert [move.sequence for move in moves] == list(range(1, PODS + 1))
+    assert [move.previous for move in moves] == [None, *(move.version for move in moves[:-1])]
+    assert sorted(move.version for move in moves) == sorted(numbers)
+    assert registry.resolve(MODEL, "challenger") == moves[-1].version
 
 
-def _register_and_move(uri: str, package: str) -> int:
-    registry = ModelRegistry(open_store(uri))
+def _be_pods(uri: str, packages: list[str], start: threading.Barrier) -> list[int]:
+    """Register each package and move the alias to it, all at once, each through a client of its own, as a pod would."""
+    registries = [ModelRegistry(open_store(uri)) for _ in packages]
+    start.wait(timeout=60)
+    with ThreadPoolExecutor(len(packages)) as pool:
+        return list(pool.map(_register_and_move, registries, packages))
+
+
+def _register_and_move(registry: ModelRegistry, package: str) -> int:
     version = registry.register(Path(package), reason="why")
     registry.move_alias(MODEL, "challenger", version, reason="newest", expected=ANY)
     return version
