@@ -1,0 +1,106 @@
+"""The pods of a model server, as the predictor of an InferenceService describes them: resources, placement, environment."""
+
+from typing import Any
+
+from tidegate.deployment.inference_service import Revision
+from tidegate.deployment.kserve.naming import REVISION_LABEL
+from tidegate.errors import DeploymentError
+from tidegate.project.cluster import ClusterSection, ServingPods, Toleration
+
+_SHARED_MEMORY = "shared-memory"
+
+
+def environment(service: str, revision: Revision, cluster: ClusterSection) -> list[Any]:
+    """Return the container's variables: the revision's settings, what it is called, and secrets by reference.
+
+    Raises:
+        DeploymentError: A secret has the name of a setting.
+    """
+    from kubernetes import client
+
+    settings = {**revision.env, **identity(service, revision)}
+    for secret in cluster.secrets:
+        if secret.variable in settings:
+            raise DeploymentError(f"cluster.secrets: {secret.variable} is a setting of the model server already; rename it")
+    plain = [client.V1EnvVar(name=name, value=value) for name, value in sorted(settings.items())]
+    secrets = [
+        client.V1EnvVar(
+            name=secret.variable,
+            value_from=client.V1EnvVarSource(
+                secret_key_ref=client.V1SecretKeySelector(name=secret.secret, key=secret.key),
+            ),
+        )
+        for secret in sorted(cluster.secrets, key=lambda secret: secret.variable)
+    ]
+    return plain + secrets
+
+
+def identity(service: str, revision: Revision) -> dict[str, str]:
+    """Return the variables by which the model server knows what it serves; its metrics and its log carry them."""
+    return {
+        "TIDEGATE_NAME": service,
+        "TIDEGATE_REVISION": revision.name,
+        "TIDEGATE_VERSION": revision.storage_uri.rstrip("/").rpartition("/")[2],
+    }
+
+
+def resources(pods: ServingPods) -> Any:
+    """Return requests and limits, which are equal: a model server that is throttled or evicted answers nobody."""
+    from kubernetes import client
+
+    amounts = {"cpu": pods.cpu, "memory": pods.memory}
+    if pods.accelerator is not None:
+        amounts[pods.accelerator.resource] = str(pods.accelerator.count)
+    return client.V1ResourceRequirements(requests=amounts, limits=dict(amounts))
+
+
+def placement(service: str, revision: Revision, pods: ServingPods) -> dict[str, Any]:
+    """Return the fields of a predictor that choose its nodes; only those that the project asks for."""
+    from kubernetes import client
+
+    accelerator = pods.accelerator
+    selector = {**pods.node_selector, **(accelerator.node_selector if accelerator else {})}
+    tolerations = [*pods.tolerations, *(accelerator.tolerations if accelerator else ())]
+    fields: dict[str, Any] = {}
+    if selector:
+        fields["node_selector"] = selector
+    if tolerations:
+        fields["tolerations"] = [_toleration(toleration) for toleration in dict.fromkeys(tolerations)]
+    if accelerator is not None and accelerator.runtime_class is not None:
+        fields["runtime_class_name"] = accelerator.runtime_class
+    if pods.spread:
+        fields["topology_spread_constraints"] = [
+            client.V1TopologySpreadConstraint(
+                max_skew=1,
+                topology_key="kubernetes.io/hostname",
+                when_unsatisfiable="ScheduleAnyway",
+                label_selector=client.V1LabelSelector(
+                    match_labels={"serving.kserve.io/inferenceservice": service, REVISION_LABEL: revision.name}
+                ),
+            )
+        ]
+    return fields
+
+
+def shared_memory(pods: ServingPods) -> tuple[list[Any], list[Any]]:
+    """Return the volumes of the pod and the mounts of the container that give it a /dev/shm of the size asked for."""
+    from kubernetes import client
+
+    if pods.accelerator is None or pods.accelerator.shared_memory is None:
+        return [], []
+    volume = client.V1Volume(
+        name=_SHARED_MEMORY,
+        empty_dir=client.V1EmptyDirVolumeSource(medium="Memory", size_limit=pods.accelerator.shared_memory),
+    )
+    return [volume], [client.V1VolumeMount(name=_SHARED_MEMORY, mount_path="/dev/shm")]  # noqa: S108
+
+
+def _toleration(toleration: Toleration) -> Any:
+    from kubernetes import client
+
+    return client.V1Toleration(
+        key=toleration.key,
+        operator=toleration.operator,
+        value=toleration.value or None,
+        effect=toleration.effect,
+    )
