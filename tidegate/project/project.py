@@ -10,6 +10,7 @@ is allowed. `tidegate project schema` prints the JSON Schema for editors.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
@@ -31,6 +32,7 @@ from tidegate.project.types import Name, Section, StoreAddress, Text
 from tidegate.strict_yaml import read_strict_yaml
 
 _SHOWN_CHARACTERS = 80
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]*@")
 TargetKind = Literal["local", "kserve"]
 
 
@@ -204,14 +206,19 @@ def _explain_one(detail: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _USER_IN_ADDRESS.sub("…@", repr(value))
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _section_in(annotation: Any) -> Any:
+    """Return the section of an annotation such as `ClusterSection | None`."""
+    return next((part for part in get_args(annotation) if hasattr(part, "model_fields")), annotation)
 
 
 def _allowed_fields(location: tuple[int | str, ...]) -> str:
     section: Any = Project
     for part in location:
         field = getattr(section, "model_fields", {}).get(part)
-        section = field.annotation if field is not None else None
+        section = _section_in(field.annotation) if field is not None else None
     fields = getattr(section, "model_fields", None)
     return f"allowed: {', '.join(fields)}" if fields else "nothing is allowed there"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tidegate.errors import ProjectError
 from tidegate.project import Project, load_project, project_schema
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REQUIRED = {
     "schema_version": [], "name": [], "task": [],
     "features": ["repository", "service", "entity_rows", "id_column", "request_inputs"],
