@@ -18,8 +18,10 @@ _COMMANDS = {
     "rollout": ("tidegate.cli.rollout", "Start, watch, promote and abort rollouts.", "local"),
     "local": ("tidegate.cli.local", "Run InferenceServices on this machine.", "local"),
     "drift": ("tidegate.cli.drift", "Check for drift, and list earlier checks.", "monitoring"),
+    "doctor": ("tidegate.cli.doctor", "Say what is missing: here, for a project, on its cluster.", ""),
     "project": ("tidegate.cli.project", "Check a project file, or print its JSON Schema.", ""),
 }
+_NEED_NO_ARGUMENTS = {"doctor"}
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -75,7 +77,7 @@ def _build_app(*, wanted: str | None) -> typer.Typer:
         if hasattr(loaded, "app"):
             app.add_typer(loaded.app, name=name, help=line, no_args_is_help=True)
         else:
-            app.command(name, help=line, no_args_is_help=True)(loaded.command)
+            app.command(name, help=line, no_args_is_help=name not in _NEED_NO_ARGUMENTS)(loaded.command)
     return app
 
 
