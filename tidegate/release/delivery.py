@@ -1,12 +1,16 @@
 """The last step of a release: roll a registered version out on the project's target."""
 
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from tidegate.clock import open_clock
+from tidegate.errors import TidegateError
 from tidegate.project import Project
 from tidegate.release.model import open_registry
 from tidegate.release.record import ReleaseLedger
 from tidegate.storage import open_store
+
+if TYPE_CHECKING:
+    from tidegate.rollout.record import RolloutRecord
 
 
 def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
@@ -31,8 +35,21 @@ def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
 def roll_out(project: Project, *, release_id: str, version: int, clock: str, reason: str) -> Literal["promoted", "rolled_back"]:
     """Shift traffic to `version` step by step; the judge promotes it or rolls it back. Returns the outcome.
 
-    To be called in the main thread: a process that is told to end rolls back first.
+    To be called in the main thread: a process that is told to end rolls back first. An error is written to the release record,
+    from which `settle_rollout` says why the release ended.
     """
+    ledger = ReleaseLedger(open_store(project.store_uri), project.name)
+    try:
+        finished = _carry_out(project, version=version, clock=clock, reason=reason)
+    except TidegateError as error:
+        ledger.stop(release_id, f"rollout: {error}")
+        raise
+    outcome = cast(Literal["promoted", "rolled_back"], finished.state)
+    ledger.rolled_out(release_id, finished.rollout_id, outcome)
+    return outcome
+
+
+def _carry_out(project: Project, *, version: int, clock: str, reason: str) -> "RolloutRecord":
     from tidegate.deployment.opening import open_target
     from tidegate.rollout.opening import open_metrics_source
     from tidegate.rollout.rollout import run_rollout, start_rollout
@@ -52,7 +69,7 @@ def roll_out(project: Project, *, release_id: str, version: int, clock: str, rea
         clock=open_clock(clock),
     )
     with terminated_like_interrupted():
-        finished = run_rollout(
+        return run_rollout(
             project=project,
             store=store,
             registry=registry,
@@ -60,6 +77,3 @@ def roll_out(project: Project, *, release_id: str, version: int, clock: str, rea
             metrics=open_metrics_source(project),
             rollout_id=started.rollout_id,
         )
-    outcome = cast(Literal["promoted", "rolled_back"], finished.state)
-    ReleaseLedger(store, project.name).rolled_out(release_id, finished.rollout_id, outcome)
-    return outcome

@@ -27,8 +27,8 @@ class ReleaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         release_id: The pipeline run's id.
         event_time: When the release was made, event time, ISO 8601.
         reason: Why it was made, such as "initial" or a drift decision.
-        state: How far it came; `stopped` means that a gate did not pass.
-        stopped_by: The verdict that stopped it, in words.
+        state: How far it came; `stopped` means that a gate did not pass, or that the rollout failed.
+        stopped_by: The verdict that stopped it, in words, or the error that kept its version from being rolled out.
         verdicts: Every gate's findings so far.
         version: The registered version, once there is one.
         rollout_id: The rollout's record, once there is one.
@@ -102,7 +102,7 @@ class ReleaseLedger:
         return self._update(release_id, change)
 
     def stop(self, release_id: str, stopped_by: str) -> ReleaseRecord:
-        """Record that a gate stopped the release."""
+        """Record what stopped the release."""
         return self._update(release_id, lambda record: msgspec.structs.replace(record, state="stopped", stopped_by=stopped_by))
 
     def registered(self, release_id: str, version: int) -> ReleaseRecord:
@@ -110,8 +110,9 @@ class ReleaseLedger:
         return self._update(release_id, lambda record: msgspec.structs.replace(record, state="registered", version=version))
 
     def rolled_out(self, release_id: str, rollout_id: str, outcome: Literal["promoted", "rolled_back"]) -> ReleaseRecord:
-        """Record how the rollout of the release ended."""
-        return self._update(release_id, lambda record: msgspec.structs.replace(record, state=outcome, rollout_id=rollout_id))
+        """Record how the rollout of the release ended; why is in the rollout's own record."""
+        outcomes = {"state": outcome, "rollout_id": rollout_id, "stopped_by": ""}
+        return self._update(release_id, lambda record: msgspec.structs.replace(record, **outcomes))
 
     def _update(self, release_id: str, change: Callable[[ReleaseRecord], ReleaseRecord]) -> ReleaseRecord:
         key = self._key_of(release_id)

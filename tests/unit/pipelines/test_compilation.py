@@ -29,7 +29,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=PIPELINES)
 def document(request: pytest.FixtureRequest, compiled: Path) -> dict[str, Any]:
-    return yaml.safe_load((compiled / f"{request.param}.yaml").read_text())
+    return pipeline_spec(compiled / f"{request.param}.yaml")
 
 
 def test_golden_files_are_what_the_code_compiles_to(compiled):
@@ -51,7 +51,7 @@ def test_given_image_is_the_image_of_every_task(tmp_path):
     written = compile_all(project_file=PROJECT_FILE, image=PINNED, out=tmp_path)
 
     for path in written:
-        executors = yaml.safe_load(path.read_text())["deploymentSpec"]["executors"]
+        executors = pipeline_spec(path)["deploymentSpec"]["executors"]
         assert {executor["container"]["image"] for executor in executors.values()} == {PINNED}
         assert PLACEHOLDER_IMAGE not in path.read_text()
 
@@ -123,7 +123,7 @@ def test_no_package_is_installed_when_a_task_runs(document):
 def test_gates_are_tested_on_the_one_output_that_kfp_local_can_read(compiled):
     """kfp.local skips the branch of a condition on a named output, and says that the run succeeded."""
     for path in compiled.iterdir():
-        for _, task in tasks(yaml.safe_load(path.read_text())):
+        for _, task in tasks(pipeline_spec(path)):
             condition = task.get("triggerPolicy", {}).get("condition")
             assert condition is None or "-Output']" in condition
 
@@ -148,6 +148,11 @@ def test_half_written_file_never_replaces_a_whole_one(compiled, tmp_path, monkey
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
         path.name: path.read_bytes() for path in compiled.iterdir()
     }
+
+
+def pipeline_spec(file: Path) -> dict[str, Any]:
+    """Return the pipeline of a compiled file, whose second document describes its tasks' pods."""
+    return next(iter(yaml.safe_load_all(file.read_text())))
 
 
 def tasks(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

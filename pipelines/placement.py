@@ -1,0 +1,119 @@
+"""Where each task of a pipeline runs on a cluster, and with what: the project file's `cluster:` section, by kfp-kubernetes.
+
+    place = Placement(project.cluster)
+    examples = place.repeatable(build_training_set(...))
+    place.as_serving(select_variant(...))     # measured where the model will be served
+    place.once(roll_out(...))
+
+Without a cluster section a task is placed nowhere in particular; kfp.local runs the pipelines that are compiled so. Caching is
+off for every task: each looks at the world or writes to it, and a cached check is a silent failure.
+
+The service account belongs to a run, not to a task, so whoever submits the run names it. kfp-kubernetes 2.17 knows neither a
+request of ephemeral storage nor a runtime class: the scratch folder is an emptyDir of limited size, which the kubelet enforces,
+and the nodes with accelerators must run their containers with the accelerator's runtime by default.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from kfp import dsl, kubernetes
+
+from tidegate.deployment.kserve.quantity import mebibytes
+from tidegate.errors import PipelineError
+from tidegate.project import ClusterSection
+from tidegate.project.cluster import Labels, Toleration
+
+_FIRST_RETRY_AFTER = "30s"
+_SCRATCH = "scratch"
+_SHARED_MEMORY = "shared-memory"
+_KFP_CPU = re.compile(r"([0-9]*\.)?[0-9]+m?")
+_KFP_MEMORY = re.compile(r"[0-9]+(Ki|Mi?|Gi?|Ti?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Places tasks on a cluster, or nowhere in particular if there is none."""
+
+    cluster: ClusterSection | None = None
+
+    def repeatable(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Place a step that leaves the same behind however often it is tried: it is retried, and ended at its timeout."""
+        if self.cluster is not None:
+            steps = self.cluster.steps
+            self._place(task, steps.node_selector, steps.tolerations)
+            self._repeat(task)
+        return self.uncached(task)
+
+    def once(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Place a step that must not be tried again by itself, and that knows its own limits of time: the rollout."""
+        if self.cluster is not None:
+            steps = self.cluster.steps
+            self._place(task, steps.node_selector, steps.tolerations)
+        return self.uncached(task)
+
+    def as_serving(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Place a repeatable step where the model will be served, with the same accelerator: it builds or measures for that."""
+        if self.cluster is not None:
+            serving, accelerator = self.cluster.serving, self.cluster.serving.accelerator
+            selector = {**serving.node_selector, **(accelerator.node_selector if accelerator else {})}
+            tolerations = (*serving.tolerations, *(accelerator.tolerations if accelerator else ()))
+            if not (selector or tolerations):  # the model server runs on any node, so the steps' own are as good
+                selector, tolerations = self.cluster.steps.node_selector, self.cluster.steps.tolerations
+            self._place(task, selector, tolerations)
+            if accelerator is not None:
+                task.set_accelerator_type(accelerator.resource).set_accelerator_limit(accelerator.count)
+                if accelerator.shared_memory is not None:
+                    kubernetes.empty_dir_mount(
+                        task,
+                        volume_name=_SHARED_MEMORY,
+                        mount_path="/dev/shm",  # noqa: S108 - where Linux keeps it
+                        medium="Memory",
+                        size_limit=accelerator.shared_memory,
+                    )
+            self._repeat(task)
+        return self.uncached(task)
+
+    def uncached(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Turn caching off for a task or a nested pipeline, and return it."""
+        return task.set_caching_options(enable_caching=False)
+
+    def _place(self, task: dsl.PipelineTask, selector: Labels, tolerations: tuple[Toleration, ...]) -> None:
+        assert self.cluster is not None  # noqa: S101 - every caller looked
+        steps = self.cluster.steps
+        cpu, memory = kfp_cpu("cluster.steps.cpu", steps.cpu), kfp_memory(steps.memory)
+        task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
+        kubernetes.empty_dir_mount(
+            task, volume_name=_SCRATCH, mount_path=self.cluster.workspace, size_limit=steps.ephemeral_storage
+        )
+        for label, value in sorted(selector.items()):
+            kubernetes.add_node_selector(task, label_key=label, label_value=value)
+        for toleration in dict.fromkeys(tolerations):
+            kubernetes.add_toleration(
+                task,
+                key=toleration.key,
+                operator=toleration.operator,
+                value=toleration.value or None,
+                effect=toleration.effect,
+            )
+        for secret in self.cluster.secrets:
+            kubernetes.use_secret_as_env(task, secret_name=secret.secret, secret_key_to_env={secret.key: secret.variable})
+
+    def _repeat(self, task: dsl.PipelineTask) -> None:
+        assert self.cluster is not None  # noqa: S101 - every caller looked
+        steps = self.cluster.steps
+        if steps.retries:
+            task.set_retry(steps.retries, backoff_duration=_FIRST_RETRY_AFTER)
+        kubernetes.set_timeout(task, seconds=steps.timeout_seconds)
+
+
+def kfp_cpu(field: str, quantity: str) -> str:
+    """Return a quantity of CPUs as kfp reads it; raises PipelineError if it is none."""
+    if not _KFP_CPU.fullmatch(quantity):
+        raise PipelineError(f"{field}: {quantity!r} is no number of CPUs; give one such as '2' or '500m'")
+    return quantity
+
+
+def kfp_memory(quantity: str) -> str:
+    """Return a quantity of memory as kfp reads it, which knows no fraction and no small k: then in bytes, rounded up."""
+    return quantity if _KFP_MEMORY.fullmatch(quantity) else str(math.ceil(mebibytes(quantity) * 2**20))
