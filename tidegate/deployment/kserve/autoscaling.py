@@ -40,7 +40,7 @@ def standard_scaling(cluster: ClusterSection, minimum: int) -> Scaling:
     """Return the scaling in Standard mode, by HPA, KEDA or nothing.
 
     With KEDA a canary takes the class `none`: KServe would make it a ScaledObject without triggers, which KEDA's schema
-    refuses (reconcilers/keda/keda_reconciler.go, createKedaScaledObject; KServe 0.21). Its pods therefore restart, one after
+    refuses (reconcilers/keda/keda_reconciler.go, createKedaScaledObject; KServe at aaac4e2). Its pods therefore restart, one after
     another, when it is promoted. A lag of Kafka is not among the metrics that KServe knows, so the class is then
     `external`, and `companions.py` writes the ScaledObject.
 

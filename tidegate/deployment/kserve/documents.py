@@ -33,7 +33,7 @@ def standard_document(service: Service, cluster: ClusterSection, *, in_place: bo
     """Return the InferenceService of `service` for Standard mode: a Deployment for each revision, split by Gateway API.
 
     While there is a canary, the stable keeps at least one replica, and the canary no more than the stable keeps: a canary
-    without replicas never becomes ready (components/predictor.go, canaryReplicaCount; KServe 0.21).
+    without replicas never becomes ready (components/predictor.go, canaryReplicaCount; KServe at aaac4e2).
 
     Args:
         service: What should run.
@@ -79,7 +79,7 @@ def knative_document(service: Service, cluster: ClusterSection, *, latest: Revis
             was rolled back and gets nothing.
         percent: `canaryTrafficPercent`, the share of `latest` (0 to 100); None gives it everything. It splits only once
             another revision was rolled out: before that KServe gives `latest` everything whatever it says
-            (reconcilers/knative/ksvc_reconciler.go, createKnativeService; KServe 0.21).
+            (reconcilers/knative/ksvc_reconciler.go, createKnativeService; KServe at aaac4e2).
 
     Returns:
         The document as plain dicts and lists.

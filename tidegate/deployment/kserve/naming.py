@@ -1,7 +1,7 @@
 """The names that documents carry: KServe's annotations and labels, Tidegate's own, and what Kubernetes allows of a name.
 
 KServe copies every label and annotation of an InferenceService to the template of its pods, and there a predictor's own
-win (pkg/controller/v1beta1/inferenceservice/components/predictor.go, buildObjectMeta; KServe 0.21). So what changes while
+win (pkg/controller/v1beta1/inferenceservice/components/predictor.go, buildObjectMeta; KServe at aaac4e2). So what changes while
 a rollout goes on would restart pods in Standard mode, and make a new revision in Knative mode. `SERVICE_ANNOTATION` does
 change; each predictor therefore carries the same key with the constant `MASKED`.
 """
