@@ -40,9 +40,9 @@ def standard_scaling(cluster: ClusterSection, minimum: int) -> Scaling:
     """Return the scaling in Standard mode, by HPA, KEDA or nothing.
 
     With KEDA a canary takes the class `none`: KServe would make it a ScaledObject without triggers, which KEDA's schema
-    refuses (reconcilers/keda/keda_reconciler.go, createKedaScaledObject; KServe at aaac4e2). Its pods therefore restart, one after
-    another, when it is promoted. A lag of Kafka is not among the metrics that KServe knows, so the class is then
-    `external`, and `companions.py` writes the ScaledObject.
+    refuses (reconcilers/keda/keda_reconciler.go, createKedaScaledObject; KServe at aaac4e2). The annotation is on its pods
+    too, so they restart, one after another, when it is promoted. A lag of Kafka is not among the metrics that KServe
+    knows: the class is then `external`, and `companions.py` writes the ScaledObject.
 
     Args:
         cluster: The project's cluster section.

@@ -146,7 +146,7 @@ def _check_blocked_variables(component: str, fields: Document) -> None:
 
 
 def _check_extensions(component: str, fields: Document) -> None:
-    """Check what all components have, as ComponentExtensionSpec.Validate in component.go does: validateContainerConcurrency, validateReplicas, validateLogger."""
+    """Check concurrency, replicas and logger: ComponentExtensionSpec.Validate in component.go."""
     concurrency = fields.get("containerConcurrency")
     if concurrency is not None and concurrency < 0:
         raise DeploymentError(f"{component}.containerConcurrency {concurrency} must be at least 0, which is no limit")
@@ -251,7 +251,7 @@ def _check_canary_replicas(where: str, canary: Document, stable: Document) -> No
 
 
 def _inherited(stable: Document, canary: Document, path: str = "") -> Iterator[str]:
-    """Yield what a canary gets from the stable, being merged over a copy of it (components/predictor.go, buildCanaryPredictor)."""
+    """Yield what a canary gets from the stable, since it is merged over it (components/predictor.go, buildCanaryPredictor)."""
     for key, value in stable.items():
         if not path and key in _NOT_INHERITED:
             continue

@@ -67,7 +67,7 @@ def _check_hpa(component: str, fields: Document) -> None:
 
 
 def _check_keda(component: str, fields: Document) -> None:
-    """Check what KEDA takes: validateScalingKedaCompExtension; that there must be a metric is KEDA's schema (spec.triggers is required)."""
+    """Check what KEDA takes: validateScalingKedaCompExtension; its schema requires triggers, so there must be a metric."""
     if fields.get("scaleMetric") is not None:
         raise DeploymentError(f"{component}.scaleMetric is not for KEDA; use autoScaling.metrics")
     sources = _sources(fields)
