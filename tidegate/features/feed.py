@@ -14,7 +14,7 @@ from feast import FeatureView
 
 from tidegate.errors import FeatureError
 from tidegate.features.materialize import Materializer, known_at_us
-from tidegate.features.online_file import PackedRow
+from tidegate.features.online_rows import PackedRow
 from tidegate.features.times import to_microseconds
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -41,7 +41,7 @@ class ReplayFeed:
         self._next = 0
 
     def materialize(self, until: datetime) -> int:
-        """Write every row that became knowable by `until`, in one transaction, and return how many.
+        """Write every row that became knowable by `until`, a stretch at once, and return how many.
 
         Raises:
             DataError: A source cannot be read.

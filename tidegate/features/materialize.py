@@ -1,10 +1,9 @@
 """Materialization: moves each view's latest rows from its source to the online store, from one watermark to the next."""
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -12,10 +11,12 @@ from feast import FeatureView
 from feast.types import Bool, FeastType, Float32, Float64, Int32, Int64, String
 
 from tidegate.errors import DataError, FeatureError
-from tidegate.features.online_file import PackedRow, upsert
+from tidegate.features.online_rows import PackedRow, RowWriter, Watermark
 from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
 from tidegate.features.source import ViewSource, open_source, quoted
 from tidegate.features.times import from_microseconds, to_microseconds
+
+_CLOCK_TOLERANCE = timedelta(hours=1)
 
 _CASTS: dict[FeastType, str] = {
     Float32: "FLOAT",
@@ -51,40 +52,44 @@ class MaterializationReport:
 
 
 class Materializer:
-    """Materializes views one after another; each view's rows and its watermark are written in one transaction.
+    """Materializes views one after another; a view's watermark moves only when its rows are in the online store.
 
     A killed materialization resumes where it stopped. A view whose definition changed starts from the beginning. Rows that
     arrive late, for an event time already passed, are picked up by their created timestamp.
     """
 
-    def __init__(
-        self, source: duckdb.DuckDBPyConnection, online: sqlite3.Connection, project: str, repo_path: Path | str
-    ) -> None:
+    def __init__(self, source: duckdb.DuckDBPyConnection, online: RowWriter, project: str, repo_path: Path | str) -> None:
         self._source = source
         self._online = online
         self._project = project
         self._repo_path = repo_path
         self._opened: dict[str, ViewSource] = {}
 
-    def materialize(self, views: Sequence[FeatureView], until: datetime) -> MaterializationReport:
+    def materialize(self, views: Sequence[FeatureView], until: datetime, *, live: bool = False) -> MaterializationReport:
         """Bring the online rows of `views` to the state of event time `until`; nothing is written if a source is amiss.
+
+        Args:
+            views: What to materialize.
+            until: Event time, with a time zone.
+            live: Event time is the wall clock's, so the store may forget a row soon after its TTL. Never so in a replay.
 
         Raises:
             DataError: A source is missing, lacks a column or has a wrong type.
             FeatureError: A view has a type that cannot be materialized, or the online store cannot be written.
         """
         sources = [self._open(view) for view in views]
-        done = [self._materialize(view, source, until) for view, source in zip(views, sources, strict=True)]
+        done = [self._materialize(view, source, until, live=live) for view, source in zip(views, sources, strict=True)]
         return MaterializationReport(until, tuple(done))
 
-    def _materialize(self, view: FeatureView, source: ViewSource, until: datetime) -> ViewMaterialization:
+    def _materialize(self, view: FeatureView, source: ViewSource, until: datetime, *, live: bool) -> ViewMaterialization:
         definition, until_us = _definition(view), to_microseconds(until)
-        since_us = self._watermark(view.name, definition)
+        since_us = self._online.watermark_us(self._project, view.name, definition)
         since = from_microseconds(since_us) if since_us is not None else None
         if since_us is not None and since_us >= until_us:
             return ViewMaterialization(view.name, since, until, 0)
         rows = list(self._pull(view, source, since_us, until_us))
-        self._commit(view.name, rows, [(self._project, view.name, until_us, definition)])
+        mark = Watermark(self._project, view.name, until_us, definition)
+        self._online.write(rows, [mark], lifetime_us=_lifetime_us(view) if live else None)
         return ViewMaterialization(view.name, since, until, len(rows))
 
     def _open(self, view: FeatureView) -> ViewSource:
@@ -94,14 +99,9 @@ class Materializer:
             self._opened[definition] = open_source(self._source, view, columns, self._repo_path)
         return self._opened[definition]
 
-    def _watermark(self, view: str, definition: str) -> int | None:
-        query = "SELECT until_us FROM watermarks WHERE project = ? AND view = ? AND definition = ?"
-        found = self._online.execute(query, (self._project, view, definition)).fetchone()
-        return found[0] if found else None
-
     def watermark_us(self, view: FeatureView) -> int | None:
         """Return up to which event time (microseconds since the epoch) a view is materialized; None if it is not."""
-        return self._watermark(view.name, _definition(view))
+        return self._online.watermark_us(self._project, view.name, _definition(view))
 
     def read(self, view: FeatureView, since_us: int, until_us: int) -> list[PackedRow]:
         """Return every row of a view that becomes knowable in (since, until], packed, in that order; writes nothing."""
@@ -109,13 +109,12 @@ class Materializer:
         return sorted(self._pull(view, source, since_us, until_us, latest_only=False), key=known_at_us)
 
     def write(self, views: Sequence[FeatureView], rows: Sequence[PackedRow], until_us: int) -> None:
-        """Write rows of several views and move all their watermarks to `until_us`, in one transaction.
+        """Write rows of several views, and then move all their watermarks to `until_us`.
 
         Raises:
             FeatureError: The online store cannot be written.
         """
-        marks = [(self._project, view.name, until_us, _definition(view)) for view in views]
-        self._commit(", ".join(view.name for view in views), rows, marks)
+        self._online.write(rows, [Watermark(self._project, view.name, until_us, _definition(view)) for view in views])
 
     def _pull(
         self, view: FeatureView, source: ViewSource, since_us: int | None, until_us: int, *, latest_only: bool = True
@@ -135,17 +134,6 @@ class Materializer:
         for event_us, created_us, *values in found:
             row = pack_row(dict(zip(features, values[len(keys) :], strict=True)))
             yield pack_key(prefix, tuple(values[: len(keys)])), event_us, created_us, row
-
-    def _commit(self, views: str, rows: Sequence[PackedRow], marks: Sequence[tuple[str, str, int, str]]) -> None:
-        try:
-            with self._online:
-                self._online.execute("BEGIN IMMEDIATE")
-                upsert(self._online, rows)
-                self._online.executemany(
-                    "INSERT OR REPLACE INTO watermarks (project, view, until_us, definition) VALUES (?, ?, ?, ?)", marks
-                )
-        except sqlite3.Error as error:
-            raise FeatureError(f"feature view {views}: its online rows cannot be written: {error}") from error
 
 
 def known_at_us(row: PackedRow) -> int:
@@ -185,6 +173,11 @@ def _cast(view: FeatureView, column: str, dtype: FeastType) -> str:
     return f"CAST({quoted(column)} AS {_CASTS[dtype]})"
 
 
+def _lifetime_us(view: FeatureView) -> int | None:
+    """Return how long after its event a live row is kept: longer than any server, whose clock may be slow, reads it."""
+    return (view.ttl + _CLOCK_TOLERANCE) // timedelta(microseconds=1) if view.ttl else None
+
+
 def _definition(view: FeatureView) -> str:
     """Return a digest of everything in the view's definition that decides what its online rows hold."""
     source = view.batch_source
@@ -194,5 +187,6 @@ def _definition(view: FeatureView) -> str:
         str(source.timestamp_field),
         str(source.created_timestamp_column),
         str(sorted(source.field_mapping.items())),
+        str(view.ttl),  # a longer one wants rows back that the store has forgotten
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -7,20 +7,19 @@ lookup.times["origin_weather"]             # datetime64[us], NaT where no row wi
 """
 
 import math
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tidegate.errors import FeatureError
-from tidegate.features.online_file import online_path, open_reader
+from tidegate.features.online_opening import open_row_reader
+from tidegate.features.online_rows import FoundRow, RowReader
 from tidegate.features.packed_row import KeyValue, key_order, pack_key, unpack_row, view_prefix
 from tidegate.features.times import to_microseconds
 from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
@@ -29,7 +28,6 @@ KeyColumn = Sequence[KeyValue | None] | npt.NDArray[Any]
 """One entity key value a row: strings or integers, None or "" where the row has no entity."""
 
 _NAT = np.iinfo(np.int64).min
-_KEYS_PER_QUERY = 16_384  # a power of two; SQLite allows 32,766 parameters
 
 _DTYPES: dict[str, npt.DTypeLike] = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.object_}
 _MISSING: dict[str, Any] = {"FP32": math.nan, "BYTES": ""}
@@ -53,26 +51,26 @@ class Lookup:
 class OnlineReader:
     """Reads the online store for one feature contract. Threads may share it; a writer may write meanwhile."""
 
-    def __init__(self, path: Path, contract: FeatureContract) -> None:
-        self._path = path
+    def __init__(self, rows: RowReader, contract: FeatureContract) -> None:
+        """Read the views of `contract` from `rows`."""
+        self._rows = rows
         self._join_keys = contract.join_keys
         self._views = [_ViewReader(contract.project, view) for view in contract.views]
-        self._connection = open_reader(path)
 
     @classmethod
     def open(cls, uri: str, contract: FeatureContract) -> Self:
-        """Open the online store at `uri` (`sqlite:///ABSOLUTE/PATH`) for the views of `contract`.
+        """Open the online store at `uri` (`sqlite:///ABSOLUTE/PATH`, `redis://HOST:PORT/DB`) for the views of `contract`.
 
-        The file need not be there yet: until it is, every feature is missing.
+        A file need not be there yet: until it is, every feature is missing. A Redis must answer.
 
         Raises:
-            FeatureError: The address or the file is not an online store, or the contract names a datatype that cannot be
-                looked up.
+            FeatureError: The address or what lies there is not an online store, a Redis cannot be reached, or the contract
+                names a datatype that cannot be looked up.
         """
-        return cls(online_path(uri), contract)
+        return cls(open_row_reader(uri), contract)
 
     def read(self, keys: Mapping[str, KeyColumn], at: datetime) -> Lookup:
-        """Look up every feature of the contract for a batch of rows, as one state of the store (up to 16,384 entities).
+        """Look up every feature of the contract for a batch of rows, in one query, as one state of the store.
 
         Args:
             keys: Join key to one value a row; at least the contract's join keys. A row whose key is None or "" has no entity.
@@ -85,17 +83,15 @@ class OnlineReader:
         moment = to_microseconds(at)
         values = self._key_columns(keys)
         wanted = [view.keys(values) for view in self._views]
-        found = self._fetch({key for row_keys in wanted for key in row_keys if key is not None})
+        found = self._rows.fetch({key for row_keys in wanted for key in row_keys if key is not None})
         batch = _Batch()
         for view, row_keys in zip(self._views, wanted, strict=True):
             view.collect(row_keys, found, moment, batch)
         return batch.lookup()
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Let go of the store."""
+        self._rows.close()
 
     def _key_columns(self, keys: Mapping[str, KeyColumn]) -> dict[str, Sequence[KeyValue | None]]:
         try:
@@ -106,20 +102,6 @@ class OnlineReader:
             lengths = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
             raise FeatureError(f"entity keys: one value a row is needed of each, found {lengths}")
         return columns
-
-    def _fetch(self, keys: set[bytes]) -> dict[bytes | None, tuple[int, bytes]]:
-        if self._connection is None:
-            self._connection = open_reader(self._path)
-        if self._connection is None or not keys:
-            return {}
-        ordered = list(keys)
-        found: dict[bytes | None, tuple[int, bytes]] = {}
-        try:
-            for start in range(0, len(ordered), _KEYS_PER_QUERY):
-                found.update(_select(self._connection, ordered[start : start + _KEYS_PER_QUERY]))
-        except sqlite3.Error as error:
-            raise FeatureError(f"online store {self._path}: cannot be read: {error}") from error
-        return found
 
 
 class _ViewReader:
@@ -150,7 +132,7 @@ class _ViewReader:
         return [pack_key(prefix, row) for row in zip(*values, strict=True)]
 
     def collect(
-        self, row_keys: list[bytes | None], found: Mapping[bytes | None, tuple[int, bytes]], moment: int, batch: "_Batch"
+        self, row_keys: list[bytes | None], found: Mapping[bytes | None, FoundRow], moment: int, batch: "_Batch"
     ) -> None:
         """Add one value for each of `row_keys` to this view's columns of the batch."""
         oldest = moment - self._ttl if self._ttl else _NAT
@@ -162,7 +144,7 @@ class _ViewReader:
             batch.add(datatype, names, features[start : start + len(names)])
             start += len(names)
 
-    def _values(self, hit: tuple[int, bytes] | None, oldest: int) -> tuple[Any, ...]:
+    def _values(self, hit: FoundRow | None, oldest: int) -> tuple[Any, ...]:
         """Return a row's event time and its features, in the order of the blocks."""
         if hit is None or hit[0] < oldest:
             return self._missing
@@ -207,14 +189,6 @@ def _picker(names: list[str]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
     if len(names) == 1:
         return lambda row: (row[names[0]],)
     return itemgetter(*names)
-
-
-def _select(connection: sqlite3.Connection, keys: list[bytes]) -> Iterable[tuple[bytes, tuple[int, bytes]]]:
-    # Padding to a power of two keeps the number of different statements, which SQLite compiles and caches, small.
-    size = 1 << (len(keys) - 1).bit_length()
-    padded = keys + keys[:1] * (size - len(keys))
-    query = f"SELECT key, event_us, row FROM rows WHERE key IN ({','.join('?' * size)})"  # noqa: S608
-    return ((key, (event, row)) for key, event, row in connection.execute(query, padded))
 
 
 def _plain(values: KeyColumn) -> Sequence[KeyValue | None]:

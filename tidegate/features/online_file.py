@@ -1,4 +1,4 @@
-"""The SQLite file behind the online store: its tables, and the one statement that never lets an older event win.
+"""An online store in a SQLite file: its tables, and the one statement that never lets an older event win.
 
     rows        one packed row per (view, entity key), with the event and created time (microseconds since the epoch)
     watermarks  per view: up to which event time it was materialized, and from which definition of the view
@@ -7,16 +7,17 @@ The file is in WAL mode: readers are never blocked and see a whole transaction o
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from tidegate.errors import FeatureError
+from tidegate.features.online_rows import FoundRow, PackedRow, Watermark
+from tidegate.features.packed_row import view_prefix
 
 URI_PREFIX = "sqlite://"
 
-PackedRow = tuple[bytes, int, int, bytes]
-"""Key, event time, created time (0 if unknown), packed row; times in microseconds since the epoch."""
+_KEYS_PER_QUERY = 16_384  # a power of two; SQLite allows 32,766 parameters
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -43,7 +44,7 @@ def online_path(uri: str) -> Path:
     """Return the path in a `sqlite:///ABSOLUTE/PATH` address; raises FeatureError on any other."""
     path = uri.removeprefix(URI_PREFIX)
     if path == uri or not path.startswith("/"):
-        raise FeatureError(f"online store {uri!r}: not an address of one; use sqlite:///ABSOLUTE/PATH")
+        raise FeatureError(f"online store {uri!r}: not an address of one; use sqlite:///ABSOLUTE/PATH or redis://HOST:PORT/DB")
     return Path(path)
 
 
@@ -79,10 +80,93 @@ def upsert(connection: sqlite3.Connection, rows: Iterable[PackedRow]) -> None:
     connection.executemany(_UPSERT, rows)
 
 
-def delete_view(connection: sqlite3.Connection, project: str, view: str, prefix: bytes) -> None:
-    """Remove every row of a view and its watermark, in one transaction."""
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("BEGIN IMMEDIATE")
-        cursor.execute("DELETE FROM rows WHERE key >= ? AND key < ?", (prefix, prefix + b"\xff"))
-        cursor.execute("DELETE FROM watermarks WHERE project = ? AND view = ?", (project, view))
-        cursor.execute("COMMIT")
+class FileRowReader:
+    """Reads the file; it is a RowReader. A batch of rows is one state of the file, up to 16,384 keys."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`, which need not be there yet; raises FeatureError if it is no online store."""
+        self._path = path
+        self._connection = open_reader(path)
+
+    def fetch(self, keys: Collection[bytes]) -> Mapping[bytes | None, FoundRow]:
+        """Return the rows that lie under `keys`; raises FeatureError if the file cannot be read."""
+        if self._connection is None:
+            self._connection = open_reader(self._path)
+        if self._connection is None or not keys:
+            return {}
+        return _fetch(self._connection, self._path, keys)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class FileRows:
+    """Writes the file; it is a RowWriter. Rows and watermarks are written in one transaction, and the file keeps every row."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`, creating what is missing; raises FeatureError."""
+        self._path = path
+        self._connection = open_writer(path)
+
+    def write(self, rows: Sequence[PackedRow], marks: Sequence[Watermark], *, lifetime_us: int | None = None) -> None:
+        """Write rows and watermarks, both or neither; raises FeatureError."""
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                upsert(self._connection, rows)
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO watermarks (project, view, until_us, definition) VALUES (?, ?, ?, ?)", marks
+                )
+        except sqlite3.Error as error:
+            raise self._failure("written", error) from error
+
+    def watermark_us(self, project: str, view: str, definition: str) -> int | None:
+        """Return up to which event time a view is materialized from this definition; None if it is not."""
+        query = "SELECT until_us FROM watermarks WHERE project = ? AND view = ? AND definition = ?"
+        try:
+            found = self._connection.execute(query, (project, view, definition)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure("read", error) from error
+        return found[0] if found else None
+
+    def fetch(self, keys: Collection[bytes]) -> Mapping[bytes | None, FoundRow]:
+        """Return the rows that lie under `keys`; raises FeatureError."""
+        return _fetch(self._connection, self._path, keys)
+
+    def delete_view(self, project: str, view: str) -> None:
+        """Remove a view's watermark and every row of it, in one transaction."""
+        prefix = view_prefix(project, view)
+        with closing(self._connection.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            cursor.execute("DELETE FROM rows WHERE key >= ? AND key < ?", (prefix, prefix + b"\xff"))
+            cursor.execute("DELETE FROM watermarks WHERE project = ? AND view = ?", (project, view))
+            cursor.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def _failure(self, done: str, error: sqlite3.Error) -> FeatureError:
+        return FeatureError(f"online store {self._path}: cannot be {done}: {error}")
+
+
+def _fetch(connection: sqlite3.Connection, path: Path, keys: Collection[bytes]) -> dict[bytes | None, FoundRow]:
+    ordered = list(keys)
+    found: dict[bytes | None, FoundRow] = {}
+    try:
+        for start in range(0, len(ordered), _KEYS_PER_QUERY):
+            found.update(_select(connection, ordered[start : start + _KEYS_PER_QUERY]))
+    except sqlite3.Error as error:
+        raise FeatureError(f"online store {path}: cannot be read: {error}") from error
+    return found
+
+
+def _select(connection: sqlite3.Connection, keys: list[bytes]) -> Iterable[tuple[bytes, FoundRow]]:
+    # Padding to a power of two keeps the number of different statements, which SQLite compiles and caches, small.
+    size = 1 << (len(keys) - 1).bit_length()
+    padded = keys + keys[:1] * (size - len(keys))
+    query = f"SELECT key, event_us, row FROM rows WHERE key IN ({','.join('?' * size)})"  # noqa: S608
+    return ((key, (event, row)) for key, event, row in connection.execute(query, padded))

@@ -1,20 +1,19 @@
-"""A Feast online store that keeps one packed row per view and entity in SQLite, readable without Feast.
+"""A Feast online store that keeps one packed row per view and entity in SQLite or Redis, readable without Feast.
 
 In `feature_store.yaml`:
 
     online_store:
       type: tidegate.features.online_store.PackedOnlineStore
-      path: /absolute/path/online.db
+      path: /absolute/path/online.db                   # or: connection_string: redis://HOST:PORT/DB
 
 An older event never overwrites a newer one. As with Feast's own stores, `get_online_features` does not check the TTL;
 `tidegate.features.online.OnlineReader` does.
 """
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 from feast import Entity, FeatureView, RepoConfig
@@ -23,8 +22,11 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 from feast.types import Bool, FeastType, Float32, Float64, Int32, Int64, String
+from pydantic import model_validator
 
-from tidegate.features.online_file import delete_view, open_writer, upsert
+from tidegate.features.address import configured_address
+from tidegate.features.online_opening import open_row_writer
+from tidegate.features.online_rows import RowWriter
 from tidegate.features.packed_row import key_order, pack_key, pack_row, unpack_row, view_prefix
 from tidegate.features.times import from_microseconds, to_microseconds
 
@@ -44,14 +46,22 @@ class PackedOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """Settings of `PackedOnlineStore`."""
 
     type: Literal["tidegate.features.online_store.PackedOnlineStore"] = "tidegate.features.online_store.PackedOnlineStore"
-    path: str
+    path: str | None = None
     """The SQLite file; relative to the repository unless absolute."""
+    connection_string: str | None = None
+    """A Redis: `redis://HOST:PORT/DB`, or `rediss://…` for TLS; the password is in TIDEGATE_ONLINE_STORE_PASSWORD."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.connection_string is None):
+            raise ValueError("online_store: give either path or connection_string")
+        return self
 
 
 class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
-    """One packed row per view and entity in a SQLite file in WAL mode."""
+    """One packed row per view and entity, in a SQLite file or a Redis."""
 
-    _connection: sqlite3.Connection | None = None
+    _rows: RowWriter | None = None
 
     def online_write_batch(
         self,
@@ -60,7 +70,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write feature rows in one transaction; a timestamp without a zone is UTC."""
+        """Write feature rows; a timestamp without a zone is UTC."""
         prefix = view_prefix(config.project, table.name)
         rows = [
             (
@@ -71,9 +81,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
             )
             for entity, features, event, created in data
         ]
-        with self._writer(config) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            upsert(connection, rows)
+        self._writer(config).write(rows, [])
         if progress is not None:
             progress(len(rows))
 
@@ -88,11 +96,11 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         prefix = view_prefix(config.project, table.name)
         fields = {field.name: field.dtype for field in table.features}
         wanted = requested_features if requested_features is not None else list(fields)
-        connection = self._writer(config)
+        keys = [_key(prefix, entity) for entity in entity_keys]
+        found = self._writer(config).fetch(set(keys))
         result: list[tuple[datetime | None, dict[str, Value] | None]] = []
-        for entity in entity_keys:
-            query = "SELECT event_us, row FROM rows WHERE key = ?"
-            hit = connection.execute(query, (_key(prefix, entity),)).fetchone()
+        for key in keys:
+            hit = found.get(key)
             if hit is None:
                 result.append((None, None))
                 continue
@@ -110,26 +118,23 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         entities_to_keep: Sequence[Entity],
         partial: bool,
     ) -> None:
-        """Create the file if it is missing, and remove the rows of views that are gone."""
-        connection = self._writer(config)
-        for view in tables_to_delete:
-            delete_view(connection, config.project, view.name, view_prefix(config.project, view.name))
+        """Remove the rows of views that are gone; where none is, the store is not even opened."""
+        self.teardown(config, tables_to_delete, entities_to_delete)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Remove the rows of the views `tables`."""
-        connection = self._writer(config)
         for view in tables:
-            delete_view(connection, config.project, view.name, view_prefix(config.project, view.name))
+            self._writer(config).delete_view(config.project, view.name)
 
-    def _writer(self, config: RepoConfig) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = open_writer(online_store_path(config))
-        return self._connection
+    def _writer(self, config: RepoConfig) -> RowWriter:
+        if self._rows is None:
+            self._rows = open_row_writer(packed_store_address(config))
+        return self._rows
 
 
-def online_store_path(config: RepoConfig) -> Path:
-    """Return the absolute path of the online store that `config` describes."""
-    return Path(config.repo_path or ".", config.online_store.path).resolve()
+def packed_store_address(config: RepoConfig) -> str:
+    """Return the address of the online store that `config` describes: `sqlite:///ABSOLUTE/PATH` or `redis://HOST:PORT/DB`."""
+    return configured_address(config.online_store.model_dump(), Path(config.repo_path or "."))
 
 
 def _key(prefix: bytes, entity: EntityKey) -> bytes:

@@ -19,42 +19,53 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast import FeatureService, FeatureStore, FeatureView
 from feast.errors import FeastObjectNotFoundException
+from feast.repo_config import RepoConfig
 
 from tidegate.errors import DataError, FeatureError
 from tidegate.features.contract import freeze_contract
 from tidegate.features.definitions import load_config, load_definitions
 from tidegate.features.feed import ReplayFeed
 from tidegate.features.materialize import MaterializationReport, Materializer
-from tidegate.features.online_file import delete_view, online_uri, open_writer
-from tidegate.features.online_store import PackedOnlineStore, online_store_path
-from tidegate.features.packed_row import view_prefix
+from tidegate.features.online_opening import open_row_writer
+from tidegate.features.online_store import PackedOnlineStore, packed_store_address
 from tidegate.features.source import open_connection
 from tidegate.packaging.manifest import Datatype, FeatureContract
 
+_PACKED = f"{PackedOnlineStore.__module__}.{PackedOnlineStore.__name__}"
 _TIMESTAMP = "event_timestamp"
 _ARROW: dict[Datatype, pa.DataType] = {"FP32": pa.float32(), "INT64": pa.int64(), "BYTES": pa.string(), "BOOL": pa.bool_()}
 
 
 class FeatureRepository:
-    """The feature store of one project on this machine."""
+    """The feature store of one project. Only its online store outlives a workspace: the rest is applied anew in each."""
 
-    def __init__(self, repository: Path, workspace: Path) -> None:
-        """Open the Feast repository folder `repository`; `${TIDEGATE_WORKSPACE}` in it stands for `workspace`.
+    def __init__(self, repository: Path, workspace: Path, online_store: str | None = None) -> None:
+        """Open the Feast repository folder `repository`.
+
+        Args:
+            repository: The folder that holds feature_store.yaml.
+            workspace: What `${TIDEGATE_WORKSPACE}` stands for in it.
+            online_store: Address of an online store to use instead of the one in feature_store.yaml.
 
         Raises:
             FeatureError: The folder holds no feature_store.yaml, or one that Feast refuses.
         """
         self._repository = repository.resolve()
         self._workspace = workspace.resolve()
-        self._store = FeatureStore(config=load_config(self._repository, self._workspace))
-        self._check_online_store()
+        config = load_config(self._repository, self._workspace)
+        _check_online_store(self._repository, config)
+        if online_store is not None:
+            config.online_config = {"type": _PACKED, "connection_string": online_store}
+            config._online_store = None  # where Feast keeps what it has read of it
+        self._store = FeatureStore(config=config)
+        self._online_store = packed_store_address(self._store.config)
         self._materializer: Materializer | None = None
         self._online_views: list[FeatureView] | None = None
 
     @property
     def online_store_uri(self) -> str:
-        """The address of the online store: `sqlite:///ABSOLUTE/PATH`."""
-        return online_uri(online_store_path(self._store.config))
+        """The address of the online store: `sqlite:///ABSOLUTE/PATH` or `redis://HOST:PORT/DB`."""
+        return self._online_store
 
     def apply(self) -> None:
         """Register the repository's definitions, and forget those that are gone from it; doing it twice changes nothing.
@@ -114,10 +125,14 @@ class FeatureRepository:
                 result = result.append_column(name, column if field.default is None else pc.fill_null(column, field.default))
         return result
 
-    def materialize(self, until: datetime) -> MaterializationReport:
+    def materialize(self, until: datetime, *, live: bool = False) -> MaterializationReport:
         """Bring the online store to the state of event time `until`, from where the last materialization ended.
 
         Only views with `online=True` are materialized, each row at most once; a killed call is resumed by the next.
+
+        Args:
+            until: Event time, with a time zone.
+            live: Event time is the wall clock's, so a Redis may forget a row an hour after its TTL. Never so in a replay.
 
         Raises:
             FeatureError: `until` has no time zone, or the online store cannot be written.
@@ -125,7 +140,7 @@ class FeatureRepository:
         """
         if until.tzinfo is None:
             raise FeatureError(f"materialize: {until.isoformat()} has no time zone; event time is UTC")
-        return self._open_materializer().materialize(self._served_views(), until)
+        return self._open_materializer().materialize(self._served_views(), until, live=live)
 
     def open_feed(self, stretch: timedelta = timedelta(days=1)) -> ReplayFeed:
         """Open the materialization of a replay, which goes on from where the online store is and reads `stretch` at once.
@@ -137,13 +152,13 @@ class FeatureRepository:
 
     def clear_online_store(self) -> None:
         """Forget everything materialized, so that a replay can begin at an earlier event time without seeing its future."""
-        with closing(open_writer(online_store_path(self._store.config))) as online:
+        with closing(open_row_writer(self._online_store)) as online:
             for view in self._store.list_feature_views():
-                delete_view(online, self._store.project, view.name, view_prefix(self._store.project, view.name))
+                online.delete_view(self._store.project, view.name)
 
     def _open_materializer(self) -> Materializer:
         if self._materializer is None:
-            online = open_writer(online_store_path(self._store.config))
+            online = open_row_writer(self._online_store)
             self._materializer = Materializer(open_connection(), online, self._store.project, self._repository)
         return self._materializer
 
@@ -160,11 +175,11 @@ class FeatureRepository:
             known = ", ".join(sorted(service.name for service in self._store.list_feature_services())) or "none; apply first"
             raise FeatureError(f"feature service {name!r} is not registered; there are: {known}") from None
 
-    def _check_online_store(self) -> None:
-        kind = self._store.config.online_store.type
-        wanted = f"{PackedOnlineStore.__module__}.{PackedOnlineStore.__name__}"
-        if kind != wanted:
-            raise FeatureError(f"feature repository {self._repository}: online_store.type is {kind!r}; use {wanted!r}")
+
+def _check_online_store(repository: Path, config: RepoConfig) -> None:
+    kind = config.online_store.type
+    if kind != _PACKED:
+        raise FeatureError(f"feature repository {repository}: online_store.type is {kind!r}; use {_PACKED!r}")
 
 
 def _check_entity_rows(rows: pa.Table, keys: tuple[str, ...], timestamp: str) -> None:

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError
+from tidegate.features.address import project_online_store
+from tidegate.features.mirror import mirror
 from tidegate.packaging.manifest import FeatureContract, Verdict
 from tidegate.project import Project
 from tidegate.release.record import ReleaseLedger
@@ -29,18 +31,38 @@ def begin_release(project: Project, *, release_id: str, event_time: datetime, re
     ReleaseLedger(open_store(project.store_uri), project.name).begin(release_id, event_time=event_time, reason=reason)
 
 
-def open_repository(project: Project) -> "FeatureRepository":
-    """Open the project's feature repository, its definitions applied."""
+def open_repository(project: Project, online_store: str | None = None) -> "FeatureRepository":
+    """Open the project's feature repository, with the data it reads at hand and its definitions applied.
+
+    Args:
+        project: The project file.
+        online_store: Address of the online store, for a step that writes to it.
+
+    Raises:
+        StorageError: The cluster's data cannot be read.
+        DataError: The cluster's data is empty, or a source is missing.
+        FeatureError: A definition fails, or Feast refuses it.
+    """
     from tidegate.features.repository import FeatureRepository  # imports Feast, which takes seconds
 
-    repository = FeatureRepository(project.paths.repository, project.paths.workspace)
+    if project.target == "kserve" and project.on_cluster.data is not None:
+        from tidegate.storage.s3 import S3Store  # imports boto3
+
+        mirror(S3Store.from_uri(project.on_cluster.data), project.paths.workspace / "data")
+    repository = FeatureRepository(project.paths.repository, project.paths.workspace, online_store)
     repository.apply()
     return repository
 
 
-def materialize_features(project: Project, until: datetime) -> "MaterializationReport":
-    """Bring the online store up to `until`, so that a canary finds what it looks up."""
-    return open_repository(project).materialize(until)
+def materialize_features(project: Project, until: datetime, *, live: bool = False) -> "MaterializationReport":
+    """Bring the online store up to `until`, so that a canary finds what it looks up.
+
+    Args:
+        project: The project file.
+        until: Event time, with a time zone.
+        live: Event time is the wall clock's, so a Redis may forget a row an hour after its TTL. Never so in a replay.
+    """
+    return open_repository(project, project_online_store(project)).materialize(until, live=live)
 
 
 def write_training_set(project: Project, until: datetime, out: Path) -> pa.Table:

@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 
 
 def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
-    """Return the model server's settings for a revision of this project."""
-    from tidegate.features.address import online_store_address
+    """Return the model server's settings for a revision of this project.
+
+    Raises:
+        ProjectError: It is to run on a cluster without an online store.
+        FeatureError: On one machine: its Feast repository names no online store.
+    """
+    from tidegate.features.address import project_online_store
 
     serving = project.serving
     return {
         "TIDEGATE_NAME": project.name,
         "TIDEGATE_WORKERS": str(serving.workers),
-        "TIDEGATE_ONLINE_STORE": online_store_address(project.paths.repository, project.paths.workspace),
+        "TIDEGATE_ONLINE_STORE": project_online_store(project),
         "TIDEGATE_LOG_STORE": project.store_uri,
         "TIDEGATE_CLOCK": clock,
         "TIDEGATE_MAX_ROWS": str(serving.max_rows),

@@ -14,6 +14,15 @@ class StoredObject:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An object in a listing: its key, its size in bytes, and its entity tag."""
+
+    key: str
+    size: int
+    etag: str
+
+
 class ObjectStore(Protocol):
     """Keys to bytes. Keys are relative, `/`-separated, without empty, `.` or `..` parts (StorageError otherwise).
 

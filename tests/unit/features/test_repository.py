@@ -279,7 +279,7 @@ def test_a_changed_view_starts_from_the_beginning(shop, repository):
 
 def test_a_killed_step_leaves_neither_rows_nor_watermark(shop, repository, monkeypatch):
     shop.write("visits", [visit("ann", NOON, 1)])
-    monkeypatch.setattr("tidegate.features.materialize.upsert", killed_after_writing)
+    monkeypatch.setattr(online_file, "upsert", killed_after_writing)
     with pytest.raises(KeyboardInterrupt):
         repository.materialize(NOON)
     assert Online(repository).spent("ann") == [None]
@@ -291,8 +291,8 @@ def test_a_killed_step_leaves_neither_rows_nor_watermark(shop, repository, monke
     assert Online(repository).spent("ann") == [1]
 
 
-def killed_after_writing(connection, rows):
-    online_file.upsert(connection, rows)
+def killed_after_writing(connection, rows, upsert=online_file.upsert):
+    upsert(connection, rows)
     raise KeyboardInterrupt
 
 
