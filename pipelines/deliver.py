@@ -15,9 +15,10 @@ def deliver_pipeline(place: Placement) -> dsl.base_component.BaseComponent:
     """Return the delivery, its tasks placed by `place`."""
 
     @dsl.pipeline(name="tidegate-deliver", description="Roll a version out, and settle what an interrupted rollout left.")
-    def deliver(project_file: str, project_digest: str, target: str, version: int, clock: str, reason: str) -> None:
+    def deliver(
+        project_file: str, project_digest: str, target: str, release_id: str, version: int, clock: str, reason: str
+    ) -> None:
         project = {"project_file": project_file, "project_digest": project_digest, "target": target}
-        release_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
         settling = place.repeatable(settle_rollout(**project, release_id=release_id))
         with dsl.ExitHandler(settling, name="rollout"):

@@ -72,6 +72,6 @@ def release_pipeline(place: Placement) -> dsl.base_component.BaseComponent:
                     version = place.repeatable(
                         register_model(**project, release_id=release_id, reason=reason, selection=selection)
                     ).output
-                    place.uncached(deliver(**project, version=version, clock=clock, reason=reason))
+                    place.uncached(deliver(**project, release_id=release_id, version=version, clock=clock, reason=reason))
 
     return release
