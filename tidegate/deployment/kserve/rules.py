@@ -90,26 +90,18 @@ def _check(document: Document) -> None:
         _check_blocked_variables(component, fields)
         _check_extensions(component, fields)
         check_scaling(mode, annotations, component, fields)
-    predictor = spec["predictor"]
-    _check_predictor("predictor", predictor)
+    _check_predictor("predictor", spec["predictor"])
+    check_pod("predictor", spec["predictor"])
     _check_dialect(mode, spec)
     _check_canaries(spec)
     check_labels("metadata.labels", document["metadata"].get("labels") or {})
     check_names(mode, document)
-    for where, fields in _predictors(spec):
-        check_pod(where, fields)
 
 
 def _components(spec: Document) -> Iterator[tuple[str, Document]]:
     for component in ("predictor", "transformer", "explainer"):
         if spec.get(component) is not None:
             yield component, spec[component]
-
-
-def _predictors(spec: Document) -> Iterator[tuple[str, Document]]:
-    yield "predictor", spec["predictor"]
-    for number, canary in enumerate(spec.get("canary") or []):
-        yield f"canary[{number}].predictor", canary["predictor"]
 
 
 def _check_mode(document: Document) -> str:
@@ -225,6 +217,7 @@ def _check_canaries(spec: Document) -> None:
         if not 0 <= percent <= 100:
             raise DeploymentError(f"{where}.trafficPercent {percent} must lie between 0 and 100")
         _check_predictor(f"{where}.predictor", predictor)
+        check_pod(f"{where}.predictor", predictor)
         _check_blocked_variables(f"{where}.predictor", predictor)
         _check_extensions(f"{where}.predictor", predictor)
         _check_canary_replicas(where, canary, stable)

@@ -94,7 +94,7 @@ def _check_keda_resource(component: str, resource: Document) -> None:
         raise DeploymentError(
             f"{component}.autoScaling: the target of memory must be Utilization or AverageValue, not {kind!r}"
         )
-    if name == "memory" and kind == "AverageValue" and mebibytes(str(target.get("averageValue", "0"))) < 1:
+    if name == "memory" and kind == "AverageValue" and mebibytes(str(target.get("averageValue") or "0")) < 1:
         raise DeploymentError(f"{component}.autoScaling: the target of memory must be at least 1Mi")
     _check_target(component, target)
 
