@@ -1,18 +1,21 @@
-"""The command line of the pipelines: `python -m pipelines compile|run`."""
+"""The command line of the pipelines: `python -m pipelines compile|run|submit|schedule|…`."""
 
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from pipelines import cluster_commands, schedule_commands
+from pipelines.cluster_commands import parameters
 from tidegate.cli.main import explain_usage
-from tidegate.cli.output import Json, show, stderr, stdout
+from tidegate.cli.output import Json, show, stdout
 from tidegate.errors import PipelineError, TidegateError
 from tidegate.project import load_project
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(cluster_commands.app)
+app.add_typer(schedule_commands.app)
 NAMES = ("release", "drift", "batch")
 ProjectFile = Annotated[Path, typer.Option("--project", help="The project file.")]
 
@@ -41,10 +44,11 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a pipeline to its end and say how it went."""
-    from pipelines.launcher import LocalLauncher, TaskEvent
+    from pipelines.launcher import LocalLauncher
+    from pipelines.progress import TaskProgress
 
     if not local:
-        raise PipelineError("run: submitting to a cluster is not built yet; add --local to run on this machine")
+        raise PipelineError("run: add --local to run on this machine; `submit` runs a pipeline in Kubeflow Pipelines")
     if name not in NAMES:
         raise PipelineError(f"run: there is no pipeline {name!r}; choose one of {', '.join(NAMES)}")
     described = load_project(project)
@@ -52,21 +56,12 @@ def run(
         "project_file": str(described.file),
         "project_digest": described.digest,
         "target": "local",
-        **_parameters(param or []),
+        **parameters(param or []),
     }
     _check_arguments(name, arguments)
     launcher = LocalLauncher(described.paths.workspace)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, transient=True) as progress:
-        line = progress.add_task(f"{name}: starting")
-
-        def show_event(event: TaskEvent) -> None:
-            progress.update(line, description=f"{name}: {event.task}")
-            if event.state != "started":
-                mark = "[green]✓[/green]" if event.state == "succeeded" else "[red]✗[/red]"
-                progress.console.print(f"{mark} {event.task}  {event.seconds:.1f} s")
-
-        result = launcher.run(name, arguments, on_event=show_event)
+    with TaskProgress(name) as progress:
+        result = launcher.run(name, arguments, on_event=progress.task)
     if not result.succeeded:
         raise PipelineError(f"pipeline {name} failed: {result.cause}; the log is {result.log}")
     facts = {"pipeline": name, "seconds": round(result.seconds, 1), "log": str(result.log), "artifacts": str(result.artifacts)}
@@ -75,13 +70,6 @@ def run(
         as_json=as_json,
         render=lambda _: stdout.print(f"{name} succeeded in {result.seconds:.1f} s; {result.artifacts}", soft_wrap=True),
     )
-
-
-def _parameters(pairs: list[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise PipelineError(f"--param {pair!r}: expected KEY=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _check_arguments(name: str, arguments: dict[str, str]) -> None:

@@ -15,12 +15,13 @@ def failure_cause(log: str) -> str:
     lines = _ANSI.sub("", log).splitlines()
     for number, line in enumerate(lines):
         if match := _FAILED.search(line):
-            return f"{match['task']}: {_last_exception(lines[:number]) or 'ended without an error'}"
+            return f"{match['task']}: {last_exception(lines[:number]) or 'ended without an error'}"
     spoken = [line.strip() for line in lines if line.strip()]
     return spoken[-1] if spoken else "the run ended without a word"
 
 
-def _last_exception(lines: list[str]) -> str:
+def last_exception(lines: list[str]) -> str:
+    """Return the error of the last traceback among lines of a log, on one line; empty if there is no traceback."""
     begin = max((number for number, line in enumerate(lines) if _TRACEBACK.match(line)), default=None)
     if begin is None:
         return ""

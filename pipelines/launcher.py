@@ -47,12 +47,15 @@ class TaskEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. `cause` names the failed task and its error; `artifacts` holds one folder a task."""
+    """How a run ended. `cause` names the failed task and its error; `artifacts` holds one folder a task.
+
+    On a cluster, `log` and `artifacts` are the address of the run's page.
+    """
 
     succeeded: bool
     seconds: float
-    log: Path
-    artifacts: Path
+    log: Path | str
+    artifacts: Path | str
     cause: str
     events: tuple[TaskEvent, ...]
 

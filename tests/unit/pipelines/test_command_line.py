@@ -54,7 +54,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         ),
         pytest.param(["compile", "--image", "flights:latest"], 1, "must be pinned by digest", id="unpinned-image"),
         pytest.param(["run"], 2, "Missing argument 'name'; see 'python -m pipelines run --help'", id="no-name"),
-        pytest.param(["submit"], 2, "No such command 'submit'", id="unknown-command"),
+        pytest.param(["launch"], 2, "No such command 'launch'", id="unknown-command"),
         pytest.param(["compile", "--imge", "x"], 2, "No such option: --imge", id="unknown-option"),
     ],
 )
