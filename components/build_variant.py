@@ -10,8 +10,9 @@ def build_variant(name: str, packages: dsl.Input[dsl.Model], variant: dsl.Output
     from pathlib import Path
 
     from tidegate.optimization.search import build_variant as build
+    from tidegate.release.parameters import text_parameter
 
     outcome = build(Path(packages.path), name, Path(variant.path))
     variant.metadata["name"] = name
     variant.metadata["built"] = outcome.built
-    variant.metadata["reason"] = outcome.reason
+    variant.metadata["reason"] = text_parameter(outcome.reason)

@@ -22,6 +22,7 @@ def check_drift(
 
     from tidegate.clock import open_clock
     from tidegate.project import load_project
+    from tidegate.release.parameters import text_parameter
     from tidegate.release.retraining import run_drift_check
 
     project = load_project(project_file, digest=project_digest, target=target)
@@ -29,6 +30,6 @@ def check_drift(
     for name, value in outcome.metrics.items():
         metrics.log_metric(name, value)
     Path(summary.path).write_text(outcome.markdown, encoding="utf-8")
-    Path(reason).write_text(outcome.reason, encoding="utf-8")
+    Path(reason).write_text(text_parameter(outcome.reason), encoding="utf-8")
     Path(retraining).write_text(str(outcome.retraining.number if outcome.retraining else 0), encoding="utf-8")
     return "retrain" if outcome.retrain else "keep"

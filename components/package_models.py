@@ -20,6 +20,7 @@ def package_models(
     from tidegate.optimization.search import variant_names
     from tidegate.project import load_project
     from tidegate.release.model import package_models as package
+    from tidegate.release.parameters import list_parameter
 
     project = load_project(project_file, digest=project_digest, target=target)
     packages.metadata["candidates"] = package(
@@ -29,4 +30,4 @@ def package_models(
         training_set=Path(training_set.path),
         out=Path(packages.path),
     )
-    return variant_names(project, Path(packages.path))
+    return list_parameter("variants to build", variant_names(project, Path(packages.path)))

@@ -13,9 +13,10 @@ def settle_rollout(
 
     from tidegate.project import load_project
     from tidegate.release.evidence import release_summary
+    from tidegate.release.parameters import text_parameter
     from tidegate.release.settlement import settle_rollout as settle
 
     project = load_project(project_file, digest=project_digest, target=target)
     ended = settle(project, release_id=release_id)
     Path(summary.path).write_text(release_summary(project, release_id), encoding="utf-8")
-    return ended
+    return text_parameter(ended)
