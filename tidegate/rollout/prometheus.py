@@ -121,9 +121,9 @@ class PrometheusMetricsSource:
         ordered = [cumulative[le] for le in sorted(cumulative, key=float)]
         bounds = sorted(float(le) for le in cumulative)
         if tuple(bounds) != (*LATENCY_BOUNDS, float("inf")):
-            where = labels.get("pod", labels.get("instance", "?"))
             self._api.refuse(
-                f"has other buckets of {LATENCY} from {where} than this version of Tidegate; serve and judge with the same one"
+                f"has other buckets of {LATENCY} from {_process_of(labels)} than this version of Tidegate; serve and judge with "
+                "the same one"
             )
         return [max(0, after - before) for before, after in zip((0, *ordered), ordered, strict=False)]
 
@@ -149,11 +149,11 @@ class PrometheusMetricsSource:
         patience = _patience(series)
         for one in series:
             if one.samples and now - one.samples[-1][0] <= patience:
-                jobs.setdefault(one.labels.get("instance", ""), set()).add(one.labels.get("job", ""))
-        for instance, named in jobs.items():
+                jobs.setdefault(_process_of(one.labels), set()).add(one.labels.get("job", ""))
+        for process, named in jobs.items():
             if len(named) > 1:
                 self._api.refuse(
-                    f"scrapes {instance} more than once, as jobs {', '.join(sorted(named))}, so its requests would count more "
+                    f"scrapes {process} more than once, as jobs {', '.join(sorted(named))}, so its requests would count more "
                     "than once; keep one"
                 )
 
@@ -173,3 +173,8 @@ def _patience(series: Sequence[Series]) -> float:
         _LONGEST_INTERVAL
     ]
     return max(_LEAST_PATIENCE, _MISSED_SCRAPES * median(gaps))
+
+
+def _process_of(labels: Mapping[str, str]) -> str:
+    """Return whose samples these are: a pod may be scraped on more than one port."""
+    return labels.get("pod") or labels.get("instance", "?")

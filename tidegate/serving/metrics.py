@@ -8,6 +8,8 @@ import math
 import mmap
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +26,35 @@ LOG_DROPPED_ROWS = "tidegate_log_dropped_rows_total"
 LOG_FAILURES = "tidegate_log_write_failures_total"
 QUEUE_ROWS = "tidegate_queue_rows"
 WORKERS_READY = "tidegate_workers_ready"
+
+COMMON_LABELS = ("model", "version", "revision")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: its labels are those beside `COMMON_LABELS`."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    purpose: str
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(REQUESTS, "counter", ("status",), "Inference requests by HTTP status."),
+        Metric(LATENCY, "histogram", (), "Latency of answered inference requests."),
+        Metric(PREDICTIONS, "counter", ("bin",), "Predictions by their probability."),
+        Metric(FEATURE_MISSING, "counter", ("view",), "Rows without a usable row of a view."),
+        Metric(UNUSUAL_VALUES, "counter", ("input",), "Values that the training data never held."),
+        Metric(LOG_ROWS, "counter", (), "Rows written to the inference log."),
+        Metric(LOG_DROPPED_ROWS, "counter", ("reason",), "Rows that the inference log lost."),
+        Metric(LOG_FAILURES, "counter", (), "Failed writes to the object store."),
+        Metric(QUEUE_ROWS, "gauge", (), "Rows waiting to be logged."),
+        Metric(WORKERS_READY, "gauge", (), "Workers that answer requests."),
+    )
+}
 
 STATUSES = (200, 400, 404, 405, 413, 415, 500, 503)
 BINS = 10
@@ -164,34 +195,37 @@ def render(memory: MetricsMemory, labels: dict[str, str]) -> bytes:
     common = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
     lines: list[str] = []
 
-    def one(name: str, kind: str, purpose: str, samples: Iterable[tuple[str, int]]) -> None:
-        lines.append(f"# HELP {name} {purpose}\n# TYPE {name} {kind}")
+    def one(name: str, samples: Iterable[tuple[str, int]]) -> None:
+        lines.append(_head(name))
         lines.extend(f"{name}{{{common}{extra}}} {value}" for extra, value in samples)
 
     def labelled(label: str, values: Sequence[str | int], first: int) -> list[tuple[str, int]]:
         return [(f',{label}="{_escaped(str(value))}"', cells[first + index]) for index, value in enumerate(values)]
 
-    one(REQUESTS, "counter", "Inference requests by HTTP status.", labelled("status", STATUSES, layout.statuses_at))
+    one(REQUESTS, labelled("status", STATUSES, layout.statuses_at))
     lines.extend(_latency_lines(layout, cells, common))
     bins = [f"{index / BINS:.1f}-{(index + 1) / BINS:.1f}" for index in range(BINS)]
-    one(PREDICTIONS, "counter", "Predictions by their probability.", labelled("bin", bins, layout.bins_at))
-    one(FEATURE_MISSING, "counter", "Rows without a usable row of a view.", labelled("view", layout.views, layout.views_at))
-    unusual = labelled("input", layout.inputs, layout.inputs_at)
-    one(UNUSUAL_VALUES, "counter", "Values that the training data never held.", unusual)
-    one(LOG_ROWS, "counter", "Rows written to the inference log.", [("", cells[layout.log_rows_at])])
+    one(PREDICTIONS, labelled("bin", bins, layout.bins_at))
+    one(FEATURE_MISSING, labelled("view", layout.views, layout.views_at))
+    one(UNUSUAL_VALUES, labelled("input", layout.inputs, layout.inputs_at))
+    one(LOG_ROWS, [("", cells[layout.log_rows_at])])
     dropped = [
         (',reason="queue-full"', cells[layout.log_dropped_queue_at]),
         (',reason="store-failed"', cells[layout.log_dropped_store_at]),
     ]
-    one(LOG_DROPPED_ROWS, "counter", "Rows that the inference log lost.", dropped)
-    one(LOG_FAILURES, "counter", "Failed writes to the object store.", [("", cells[layout.log_failures_at])])
-    one(QUEUE_ROWS, "gauge", "Rows waiting to be logged.", [("", cells[layout.queued_at])])
-    one(WORKERS_READY, "gauge", "Workers that answer requests.", [("", cells[layout.ready_at])])
+    one(LOG_DROPPED_ROWS, dropped)
+    one(LOG_FAILURES, [("", cells[layout.log_failures_at])])
+    one(QUEUE_ROWS, [("", cells[layout.queued_at])])
+    one(WORKERS_READY, [("", cells[layout.ready_at])])
     return ("\n".join(lines) + "\n").encode()
 
 
+def _head(name: str) -> str:
+    return f"# HELP {name} {METRICS[name].purpose}\n# TYPE {name} {METRICS[name].kind}"
+
+
 def _latency_lines(layout: MetricsLayout, cells: Sequence[int], common: str) -> list[str]:
-    lines = [f"# HELP {LATENCY} Latency of answered inference requests.\n# TYPE {LATENCY} histogram"]
+    lines = [_head(LATENCY)]
     cumulative = 0
     for bound, count in zip(LATENCY_BOUNDS, cells[layout.latency_at :], strict=False):
         cumulative += count

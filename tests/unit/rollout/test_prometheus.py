@@ -67,6 +67,7 @@ def server(monkeypatch):
             pass
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.handle_error = lambda *_: None  # a client that gave up
     threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     Handler.raw, Handler.seen, Handler.latency, Handler.gateway = [], [], histogram("v1"), []
     Handler.newest = NOW - 1
@@ -201,9 +202,10 @@ def test_gateway_that_counts_nothing(server, make_source, gateway, newest, messa
 
 
 def test_process_that_is_scraped_twice_is_refused(server, make_source):
-    server.gateway = [istio("late-v1-predictor", "200", 5), istio("late-v1-predictor", "200", 5, job="annotated")]
+    again = {"job": "annotated", "instance": "gateway:15090", "pod": "gateway"}
+    server.gateway = [istio("late-v1-predictor", "200", 5, pod="gateway"), istio("late-v1-predictor", "200", 5, **again)]
 
-    with pytest.raises(RolloutError, match="scrapes gateway:15020 more than once, as jobs annotated, pods"):
+    with pytest.raises(RolloutError, match="scrapes gateway more than once, as jobs annotated, pods"):
         make_source().observe("late")
 
 
