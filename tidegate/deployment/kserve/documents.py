@@ -23,7 +23,7 @@ from tidegate.deployment.kserve.naming import (
     SERVICE_ANNOTATION,
     TAG_ROUTING_ANNOTATION,
 )
-from tidegate.deployment.kserve.pods import environment, placement, resources, shared_memory
+from tidegate.deployment.kserve.pods import environment, lifecycle, placement, ports, resources, shared_memory
 from tidegate.deployment.kserve.rules import check_document
 from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection
@@ -172,6 +172,7 @@ def _predictor(
             env=environment(service, revision, cluster),
             resources=resources(pods),
             volume_mounts=mounts or None,
+            **({"ports": ports(), "lifecycle": lifecycle()} if cluster.mode == "Standard" else {}),
         ),
         **placement(service, revision, pods),
         **fields,

@@ -8,6 +8,7 @@ from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection, ServingPods, Toleration
 
 _SHARED_MEMORY = "shared-memory"
+_SECONDS_UNTIL_PROXIES_KNOW = 5
 
 
 def environment(service: str, revision: Revision, cluster: ClusterSection) -> list[Any]:
@@ -93,6 +94,33 @@ def shared_memory(pods: ServingPods) -> tuple[list[Any], list[Any]]:
         empty_dir=client.V1EmptyDirVolumeSource(medium="Memory", size_limit=pods.accelerator.shared_memory),
     )
     return [volume], [client.V1VolumeMount(name=_SHARED_MEMORY, mount_path="/dev/shm")]  # noqa: S108
+
+
+def ports() -> list[Any]:
+    """Return the container's ports in Standard mode, where KServe's Service has them all, the first one as port 80.
+
+    Knative allows one port only, which the runtime names. KServe takes a name with `h2c` for gRPC
+    (reconcilers/service/service_reconciler.go, isGrpcPort; KServe at aaac4e2).
+    """
+    from kubernetes import client
+
+    return [
+        client.V1ContainerPort(name="http1", container_port=8080, protocol="TCP"),
+        client.V1ContainerPort(name="h2c", container_port=8081, protocol="TCP"),
+    ]
+
+
+def lifecycle() -> Any:
+    """Return what a container does before it is told to end: it serves on until no proxy sends it new requests.
+
+    A pod that ends is taken out of its Service at the same time as it is told so, and proxies learn of that later. Knative
+    has its own way, and refuses the field.
+    """
+    from kubernetes import client
+
+    return client.V1Lifecycle(
+        pre_stop=client.V1LifecycleHandler(_exec=client.V1ExecAction(command=["sleep", str(_SECONDS_UNTIL_PROXIES_KNOW)]))
+    )
 
 
 def _toleration(toleration: Toleration) -> Any:

@@ -439,3 +439,18 @@ def _pod_template(document: dict[str, Any], fields: dict[str, Any]) -> dict[str,
         "annotations": {**annotations(document), **fields["annotations"]},
         "spec": {key: fields.get(key) for key in ("model", "nodeSelector", "tolerations", "volumes", "serviceAccountName")},
     }
+
+
+def test_standard_pods_have_a_port_for_grpc_and_serve_on_until_proxies_know_that_they_end(cluster, service):
+    for fields in (
+        predictor(standard_document(service, cluster())),
+        standard_document(service, cluster())["spec"]["canary"][0]["predictor"],
+    ):
+        assert [(port["name"], port["containerPort"]) for port in fields["model"]["ports"]] == [("http1", 8080), ("h2c", 8081)]
+        assert fields["model"]["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+
+
+def test_knative_takes_neither_a_second_port_nor_a_lifecycle(cluster, service):
+    fields = predictor(knative_document(service, cluster(mode="Knative"), latest=service.canary, percent=5))
+
+    assert not {"ports", "lifecycle"} & fields["model"].keys()
