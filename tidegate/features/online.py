@@ -1,7 +1,7 @@
 """Online lookups for the model server: features by entity key, straight from the packed rows, without Feast.
 
 reader = OnlineReader.open("sqlite:///work/features/online.db", manifest.features)
-lookup = reader.read({"carrier": ["UA", "B6"], "origin": ["EWR", "JFK"]}, at=clock.now())
+lookup = await reader.read({"carrier": ["UA", "B6"], "origin": ["EWR", "JFK"]}, at=clock.now())
 lookup.columns["origin_weather__temp"]     # float32, one value a row
 lookup.times["origin_weather"]             # datetime64[us], NaT where no row within the TTL was found
 """
@@ -49,7 +49,7 @@ class Lookup:
 
 
 class OnlineReader:
-    """Reads the online store for one feature contract. Threads may share it; a writer may write meanwhile."""
+    """Reads the online store for one feature contract, from one event loop; a writer may write meanwhile."""
 
     def __init__(self, rows: RowReader, contract: FeatureContract) -> None:
         """Read the views of `contract` from `rows`."""
@@ -69,7 +69,7 @@ class OnlineReader:
         """
         return cls(open_row_reader(uri), contract)
 
-    def read(self, keys: Mapping[str, KeyColumn], at: datetime) -> Lookup:
+    async def read(self, keys: Mapping[str, KeyColumn], at: datetime) -> Lookup:
         """Look up every feature of the contract for a batch of rows, in one query, as one state of the store.
 
         Args:
@@ -83,7 +83,7 @@ class OnlineReader:
         moment = to_microseconds(at)
         values = self._key_columns(keys)
         wanted = [view.keys(values) for view in self._views]
-        found = self._rows.fetch({key for row_keys in wanted for key in row_keys if key is not None})
+        found = await self._rows.fetch(list({key for row_keys in wanted for key in row_keys if key is not None}))
         batch = _Batch()
         for view, row_keys in zip(self._views, wanted, strict=True):
             view.collect(row_keys, found, moment, batch)
@@ -131,12 +131,10 @@ class _ViewReader:
             return [None if None in row or "" in row else pack_key(prefix, row) for row in zip(*values, strict=True)]
         return [pack_key(prefix, row) for row in zip(*values, strict=True)]
 
-    def collect(
-        self, row_keys: list[bytes | None], found: Mapping[bytes | None, FoundRow], moment: int, batch: "_Batch"
-    ) -> None:
+    def collect(self, row_keys: list[bytes | None], found: Mapping[bytes, FoundRow], moment: int, batch: "_Batch") -> None:
         """Add one value for each of `row_keys` to this view's columns of the batch."""
         oldest = moment - self._ttl if self._ttl else _NAT
-        values = {key: self._values(found.get(key), oldest) for key in set(row_keys)}
+        values = {key: self._values(found.get(key) if key else None, oldest) for key in set(row_keys)}
         times, *features = zip(*[values[key] for key in row_keys], strict=True) if row_keys else self._no_rows
         batch.add_times(self.name, times)
         start = 0

@@ -7,7 +7,7 @@ The file is in WAL mode: readers are never blocked and see a whole transaction o
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -88,8 +88,8 @@ class FileRowReader:
         self._path = path
         self._connection = open_reader(path)
 
-    def fetch(self, keys: Collection[bytes]) -> Mapping[bytes | None, FoundRow]:
-        """Return the rows that lie under `keys`; raises FeatureError if the file cannot be read."""
+    async def fetch(self, keys: Sequence[bytes]) -> Mapping[bytes, FoundRow]:
+        """Return the rows that lie under `keys`, without waiting for anything; raises FeatureError if it cannot."""
         if self._connection is None:
             self._connection = open_reader(self._path)
         if self._connection is None or not keys:
@@ -132,7 +132,7 @@ class FileRows:
             raise self._failure("read", error) from error
         return found[0] if found else None
 
-    def fetch(self, keys: Collection[bytes]) -> Mapping[bytes | None, FoundRow]:
+    def read(self, keys: Sequence[bytes]) -> Mapping[bytes, FoundRow]:
         """Return the rows that lie under `keys`; raises FeatureError."""
         return _fetch(self._connection, self._path, keys)
 
@@ -153,20 +153,19 @@ class FileRows:
         return FeatureError(f"online store {self._path}: cannot be {done}: {error}")
 
 
-def _fetch(connection: sqlite3.Connection, path: Path, keys: Collection[bytes]) -> dict[bytes | None, FoundRow]:
-    ordered = list(keys)
-    found: dict[bytes | None, FoundRow] = {}
+def _fetch(connection: sqlite3.Connection, path: Path, keys: Sequence[bytes]) -> dict[bytes, FoundRow]:
+    found: dict[bytes, FoundRow] = {}
     try:
-        for start in range(0, len(ordered), _KEYS_PER_QUERY):
-            found.update(_select(connection, ordered[start : start + _KEYS_PER_QUERY]))
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            found.update(_select(connection, keys[start : start + _KEYS_PER_QUERY]))
     except sqlite3.Error as error:
         raise FeatureError(f"online store {path}: cannot be read: {error}") from error
     return found
 
 
-def _select(connection: sqlite3.Connection, keys: list[bytes]) -> Iterable[tuple[bytes, FoundRow]]:
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes]) -> Iterable[tuple[bytes, FoundRow]]:
     # Padding to a power of two keeps the number of different statements, which SQLite compiles and caches, small.
     size = 1 << (len(keys) - 1).bit_length()
-    padded = keys + keys[:1] * (size - len(keys))
+    padded = [*keys, *[keys[0]] * (size - len(keys))]
     query = f"SELECT key, event_us, row FROM rows WHERE key IN ({','.join('?' * size)})"  # noqa: S608
     return ((key, (event, row)) for key, event, row in connection.execute(query, padded))

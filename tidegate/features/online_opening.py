@@ -1,7 +1,8 @@
 """Opens an online store from its address: `sqlite:///ABSOLUTE/PATH`, `redis://HOST:PORT/DB`, or `rediss://…` for TLS."""
 
 from tidegate.features.online_file import FileRowReader, FileRows, online_path
-from tidegate.features.online_redis import RedisRowReader, RedisRows
+from tidegate.features.online_redis import RedisRows
+from tidegate.features.online_redis_reader import RedisRowReader
 from tidegate.features.online_rows import RowReader, RowWriter
 from tidegate.features.redis_address import RedisAddress, is_redis_address
 

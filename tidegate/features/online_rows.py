@@ -3,7 +3,7 @@
 A SQLite file serves one machine (`online_file`), a Redis a cluster (`online_redis`); `online_opening` chooses by address.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 PackedRow = tuple[bytes, int, int, bytes]
@@ -23,16 +23,16 @@ class Watermark(NamedTuple):
 
 
 class RowReader(Protocol):
-    """What the model server asks of an online store. Threads may share one."""
+    """What the model server asks of an online store, from its event loop."""
 
-    def fetch(self, keys: Collection[bytes]) -> Mapping[bytes | None, FoundRow]:
-        """Return the rows that lie under `keys`; raises FeatureError if the store cannot be read."""
+    async def fetch(self, keys: Sequence[bytes]) -> Mapping[bytes, FoundRow]:
+        """Return the rows that lie under `keys`, as one state of the store; raises FeatureError if it cannot be read."""
 
     def close(self) -> None:
         """Let go of the store."""
 
 
-class RowWriter(RowReader, Protocol):
+class RowWriter(Protocol):
     """What materialization asks of an online store.
 
     An older event (or, of one event time, an earlier creation) never overwrites a newer one, whoever writes meanwhile.
@@ -44,7 +44,7 @@ class RowWriter(RowReader, Protocol):
         Args:
             rows: What to write.
             marks: The watermarks that stand once the rows are in.
-            lifetime_us: How long after its event time, by the wall clock, the store need not keep a row; None is forever.
+            lifetime_us: How long after its event time, by the wall clock, the store must keep a row; None is forever.
 
         Raises:
             FeatureError: The store cannot be written; some of the rows may be in, the marks are not.
@@ -53,5 +53,11 @@ class RowWriter(RowReader, Protocol):
     def watermark_us(self, project: str, view: str, definition: str) -> int | None:
         """Return up to which event time a view is materialized from this definition; None if it is not."""
 
+    def read(self, keys: Sequence[bytes]) -> Mapping[bytes, FoundRow]:
+        """Return the rows that lie under `keys`; raises FeatureError if the store cannot be read."""
+
     def delete_view(self, project: str, view: str) -> None:
         """Remove a view's watermark and every row of it."""
+
+    def close(self) -> None:
+        """Let go of the store."""

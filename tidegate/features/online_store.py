@@ -97,7 +97,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         fields = {field.name: field.dtype for field in table.features}
         wanted = requested_features if requested_features is not None else list(fields)
         keys = [_key(prefix, entity) for entity in entity_keys]
-        found = self._writer(config).fetch(set(keys))
+        found = self._writer(config).read(keys)
         result: list[tuple[datetime | None, dict[str, Value] | None]] = []
         for key in keys:
             hit = found.get(key)

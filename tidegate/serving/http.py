@@ -1,6 +1,6 @@
 """REST: the Open Inference Protocol v2 and v1 paths, and metrics, as a Granian RSGI application."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -16,6 +16,7 @@ from tidegate.serving.request import MAX_ID_LENGTH, new_request_id
 
 Headers = list[tuple[str, str]]
 Reply = tuple[int, Headers, bytes]
+Infer = Callable[[Any, bytes, int], Awaitable[Reply]]
 
 _JSON: Headers = [("content-type", "application/json")]
 _METRICS: Headers = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
@@ -46,7 +47,7 @@ class HttpApplication:
             status, headers, body = self._read(scope.path, scope.method)
         protocol.response_bytes(status, headers, body)
 
-    def _routes(self) -> tuple[dict[str, Callable[[], Reply]], dict[str, Callable[[Any, bytes, int], Reply]]]:
+    def _routes(self) -> tuple[dict[str, Callable[[], Reply]], dict[str, Infer]]:
         name, version = self._model.identity.name, self._model.identity.version
         v2, v1 = f"/v2/models/{name}", f"/v1/models/{name}"
         reads: dict[str, Callable[[], Reply]] = {
@@ -56,18 +57,18 @@ class HttpApplication:
             "/metrics": lambda: (200, _METRICS, render(self._memory, self._labels)),
             v1: self._v1_status,
         }
-        infers: dict[str, Callable[[Any, bytes, int], Reply]] = {f"{v1}:predict": self._predict_v1}
+        infers: dict[str, Infer] = {f"{v1}:predict": self._predict_v1}
         for base in (v2, f"{v2}/versions/{version}"):
             reads[base] = self._model_metadata
             reads[f"{base}/ready"] = self._model_ready
             infers[f"{base}/infer"] = self._infer_v2
         return reads, infers
 
-    async def _infer(self, infer: Callable[[Any, bytes, int], Reply], scope: Any, protocol: Any) -> Reply:
+    async def _infer(self, infer: Infer, scope: Any, protocol: Any) -> Reply:
         started = perf_counter_ns()
         try:
             body = await self._body(scope, protocol)
-            reply = infer(scope, body, started)
+            reply = await infer(scope, body, started)
         except RequestError as error:
             reply = error.status, _JSON, codec_json.encode_error(str(error))
         self._model.metrics.count_request(reply[0], perf_counter_ns() - started)
@@ -94,9 +95,9 @@ class HttpApplication:
     def _too_large(self, found: str) -> RequestError:
         return RequestError(413, f"request body: {found}, but at most {self._max_body_bytes} are allowed; split the request")
 
-    def _infer_v2(self, scope: Any, body: bytes, started: int) -> Reply:
+    async def _infer_v2(self, scope: Any, body: bytes, started: int) -> Reply:
         request, wanted_binary = codec_json.decode(body, scope.headers.get(codec_json.INFERENCE_HEADER))
-        answer = self._model.answer(request, started)
+        answer = await self._model.answer(request, started)
         identity = self._model.identity
         payload, header_length = codec_json.encode(answer, identity.name, identity.version, wanted_binary)
         if header_length is None:
@@ -104,12 +105,12 @@ class HttpApplication:
         binary = [("content-type", "application/octet-stream"), (codec_json.INFERENCE_HEADER, str(header_length))]
         return 200, binary, payload
 
-    def _predict_v1(self, scope: Any, body: bytes, started: int) -> Reply:
+    async def _predict_v1(self, scope: Any, body: bytes, started: int) -> Reply:
         request_id = scope.headers.get(_REQUEST_ID) or new_request_id()
         if len(request_id) > MAX_ID_LENGTH:
             raise bad_request(f"{_REQUEST_ID} is {len(request_id)} characters long; at most {MAX_ID_LENGTH} are allowed")
         request, by_rows = codec_v1.decode(body, self._datatypes, request_id)
-        answer = self._model.answer(request, started)
+        answer = await self._model.answer(request, started)
         return 200, [*_JSON, (_REQUEST_ID, request_id)], codec_v1.encode(answer, by_rows)
 
     def _read(self, path: str, method: str) -> Reply:

@@ -33,7 +33,7 @@ class Lookup(Protocol):
 class FeatureReader(Protocol):
     """Reads online features; `tidegate.features.online.OnlineReader` is one."""
 
-    def read(self, keys: Mapping[str, Sequence[str | int | None]], at: datetime) -> Lookup:
+    async def read(self, keys: Mapping[str, Sequence[str | int | None]], at: datetime) -> Lookup:
         """Return the features of each row of `keys` as they were knowable at `at`; raises FeatureError."""
 
 
@@ -70,10 +70,10 @@ class FeatureLookup:
             (view, tuple(_FieldFill(view, field, dtypes) for field in view.features)) for view in contract.views
         )
 
-    def read(self, keys: Mapping[str, Array], at: datetime) -> Features:
+    async def read(self, keys: Mapping[str, Array], at: datetime) -> Features:
         """Return the features of every row of `keys` at event time `at`; raises RequestError (503)."""
         try:
-            found = self._reader.read({name: values.tolist() for name, values in keys.items()}, at)
+            found = await self._reader.read({name: values.tolist() for name, values in keys.items()}, at)
         except TidegateError as error:
             raise RequestError(503, f"features could not be looked up: {error}") from error
         tensors: dict[str, Array] = {}

@@ -66,8 +66,8 @@ class ServedModel:
         self.outputs = _output_specs(manifest)
         self._output_names = frozenset(spec.name for spec in self.outputs)
 
-    def answer(self, request: InferRequest, started: int) -> InferAnswer:
-        """Return the outputs for a request that arrived at `started` (`perf_counter_ns`).
+    async def answer(self, request: InferRequest, started: int) -> InferAnswer:
+        """Return the outputs for a request that arrived at `started` (`perf_counter_ns`); only a lookup may wait.
 
         Raises:
             RequestError: 400 if the request does not fit the model, 503 if a required feature is missing, 500 if the
@@ -77,17 +77,19 @@ class ServedModel:
         inputs = self._validator.check(request.tensors)
         record = LogRecord(request.id, inputs.rows, self._clock.now(), time_ns(), 200, 0, inputs.keys, inputs.tensors)
         try:
-            outputs = self._outputs(inputs, record)
+            outputs = await self._outputs(inputs, record)
         except RequestError as error:
             record.status, record.error = error.status, str(error)
+            self._write_down(record, started)
             raise
-        else:
-            record.outputs = outputs
-            return InferAnswer(request.id, _selected(outputs, request.outputs))
-        finally:
-            record.latency_us = (perf_counter_ns() - started) // 1000
-            if self._log is not None:
-                self._log.add(record)
+        record.outputs = outputs
+        self._write_down(record, started)
+        return InferAnswer(request.id, _selected(outputs, request.outputs))
+
+    def _write_down(self, record: LogRecord, started: int) -> None:
+        record.latency_us = (perf_counter_ns() - started) // 1000
+        if self._log is not None:
+            self._log.add(record)
 
     def _check_wanted(self, names: Sequence[str] | None) -> None:
         for name in names or ():
@@ -95,9 +97,9 @@ class ServedModel:
                 allowed = ", ".join(spec.name for spec in self.outputs)
                 raise bad_request(f"output {name!r} is none of this model's; it answers {allowed}")
 
-    def _outputs(self, inputs: CheckedInputs, record: LogRecord) -> dict[str, Array]:
+    async def _outputs(self, inputs: CheckedInputs, record: LogRecord) -> dict[str, Array]:
         if self._lookup is not None and not inputs.features_given:
-            features = self._lookup.read(inputs.keys, record.event_time)
+            features = await self._lookup.read(inputs.keys, record.event_time)
             inputs.tensors.update(features.tensors)
             record.times = features.times
         try:

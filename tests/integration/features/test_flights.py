@@ -1,5 +1,6 @@
 """The flights example on its real data: what was knowable when, offline and online alike."""
 
+import asyncio
 import zipfile
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -179,8 +180,10 @@ def test_the_second_service_can_be_trained_but_not_served(flights_repository, en
     rows = entity_rows.slice(180_000, 1000)
 
     offline = flights_repository.training_set(rows, "flights_late_v2", "event_timestamp")
-    online = OnlineReader.open(flights_repository.online_store_uri, contract).read(
-        {name: rows[name].to_pylist() for name in contract.join_keys}, now
+    online = asyncio.run(
+        OnlineReader.open(flights_repository.online_store_uri, contract).read(
+            {name: rows[name].to_pylist() for name in contract.join_keys}, now
+        )
     )
 
     for name in required:

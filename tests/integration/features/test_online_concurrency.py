@@ -1,5 +1,6 @@
 """One process materializes while others read: readers are neither blocked nor ever shown half a transaction."""
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -51,12 +52,12 @@ def writer(tmp_path):
 
 def test_readers_see_whole_steps_while_a_writer_writes_and_after_it_is_killed(tmp_path, writer):
     reader = OnlineReader.open(online_uri(tmp_path / "online.db"), CONTRACT)
-    assert reader.read({"customer": CUSTOMERS}, NOW).columns["visits__step"].tolist()[0] in (-1, 1)
+    assert asyncio.run(reader.read({"customer": CUSTOMERS}, NOW)).columns["visits__step"].tolist()[0] in (-1, 1)
     assert writer.stdout.readline() == "1\n"
 
     seen, end = [], time.monotonic() + 1.5
     while time.monotonic() < end:
-        steps = set(reader.read({"customer": CUSTOMERS}, NOW).columns["visits__step"].tolist())
+        steps = set(asyncio.run(reader.read({"customer": CUSTOMERS}, NOW)).columns["visits__step"].tolist())
         assert len(steps) == 1
         seen.append(steps.pop())
     writer.kill()
@@ -65,7 +66,7 @@ def test_readers_see_whole_steps_while_a_writer_writes_and_after_it_is_killed(tm
 
     assert seen == sorted(seen)
     assert seen[-1] > seen[0]
-    after = set(reader.read({"customer": CUSTOMERS}, NOW).columns["visits__step"].tolist())
+    after = set(asyncio.run(reader.read({"customer": CUSTOMERS}, NOW)).columns["visits__step"].tolist())
     assert len(after) == 1
     assert after.pop() >= acknowledged
     open_writer(tmp_path / "online.db").close()  # the file of a killed writer opens again

@@ -1,5 +1,6 @@
 """Feature sources in an object store: joined and materialized over HTTP, through a real S3 server."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
@@ -61,7 +62,7 @@ def test_training_set_and_materialization(repository: FeatureRepository) -> None
 
     assert repository.materialize(NOON).rows == 2
     reader = OnlineReader.open(repository.online_store_uri, repository.contract("basic"))
-    assert reader.read({"customer": ["ann"]}, NOON).columns["visits__spent"].tolist() == [1]
+    assert asyncio.run(reader.read({"customer": ["ann"]}, NOON)).columns["visits__spent"].tolist() == [1]
 
 
 def test_a_missing_object_is_one_clear_error(repository: FeatureRepository, s3_bucket: str, s3_settings: str) -> None:

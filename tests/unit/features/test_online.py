@@ -1,5 +1,6 @@
 """The model server's reader, on an online store written here, row by row."""
 
+import asyncio
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -67,7 +68,7 @@ def test_a_row_is_found_by_its_keys(path, writer):
         ],
     )
 
-    lookup = open_online(path).read({"customer": ["bob", "ann"], "shop": [7, 7], "unrelated": [1]}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": ["bob", "ann"], "shop": [7, 7], "unrelated": [1]}, NOON))
 
     assert {name: column.tolist() for name, column in lookup.columns.items()} == {
         "visits__spent": [pytest.approx(float("nan"), nan_ok=True), 1.5],
@@ -98,7 +99,7 @@ def test_a_row_is_found_by_its_keys(path, writer):
 def test_ttl(path, writer, age, found):
     upsert(writer, [packed("visits", {"customer": "ann"}, NOON, {"spent": 1.0, "mood": "fine", "count": 1})])
 
-    lookup = open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON + age)
+    lookup = asyncio.run(open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON + age))
 
     assert np.isnat(lookup.times["visits"]).tolist() == [not found]
     assert np.isnan(lookup.columns["visits__spent"]).tolist() == [not found]
@@ -109,7 +110,7 @@ def test_no_ttl_never_expires(path, writer):
     long_ago = NOON - timedelta(days=9000)
     upsert(writer, [packed("prices", {"customer": "ann", "shop": 1}, long_ago, {"discount": 0.5})])
 
-    lookup = open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON))
 
     assert lookup.columns["prices__discount"].tolist() == [0.5]
 
@@ -117,7 +118,7 @@ def test_no_ttl_never_expires(path, writer):
 def test_null_and_absent_features_become_the_default(path, writer):
     upsert(writer, [packed("visits", {"customer": "ann"}, NOON, {"mood": None, "spent": None, "count": 4})])
 
-    lookup = open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON))
 
     assert lookup.columns["visits__mood"].tolist() == ["unknown"]
     assert np.isnan(lookup.columns["visits__spent"]).tolist() == [True]
@@ -130,13 +131,13 @@ def test_null_and_absent_features_become_the_default(path, writer):
 def test_a_row_without_entity_is_missing(path, writer, nobody):
     upsert(writer, [packed("visits", {"customer": "ann"}, NOON, {"count": 4})])
 
-    lookup = open_online(path).read({"customer": [nobody, "ann"], "shop": [1, 1]}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": [nobody, "ann"], "shop": [1, 1]}, NOON))
 
     assert lookup.columns["visits__count"].tolist() == [0, 4]
 
 
 def test_no_rows(path, writer):
-    lookup = open_online(path).read({"customer": [], "shop": []}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": [], "shop": []}, NOON))
 
     assert {name: (column.shape, str(column.dtype)) for name, column in lookup.columns.items()}["visits__count"] == (
         (0,),
@@ -148,7 +149,7 @@ def test_no_rows(path, writer):
 def test_arrays_are_keys_too(path, writer):
     upsert(writer, [packed("prices", {"customer": "ann", "shop": 7}, NOON, {"discount": 0.5})])
 
-    lookup = open_online(path).read({"customer": np.array(["ann"], object), "shop": np.array([7])}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": np.array(["ann"], object), "shop": np.array([7])}, NOON))
 
     assert lookup.columns["prices__discount"].tolist() == [0.5]
 
@@ -156,7 +157,7 @@ def test_arrays_are_keys_too(path, writer):
 def test_ten_thousand_rows_in_one_call(path, writer):
     upsert(writer, [packed("visits", {"customer": f"c{i}"}, NOON, {"count": i}) for i in range(10_000)])
 
-    lookup = open_online(path).read({"customer": [f"c{i}" for i in range(10_000)], "shop": [0] * 10_000}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": [f"c{i}" for i in range(10_000)], "shop": [0] * 10_000}, NOON))
 
     assert lookup.columns["visits__count"].tolist() == list(range(10_000))
 
@@ -164,11 +165,11 @@ def test_ten_thousand_rows_in_one_call(path, writer):
 def test_the_store_may_appear_later(path):
     reader = open_online(path)
     keys = {"customer": ["ann"], "shop": [1]}
-    before = reader.read(keys, NOON)
+    before = asyncio.run(reader.read(keys, NOON))
     with open_writer(path) as writer:
         upsert(writer, [packed("visits", {"customer": "ann"}, NOON, {"count": 4})])
 
-    after = reader.read(keys, NOON)
+    after = asyncio.run(reader.read(keys, NOON))
 
     assert (before.columns["visits__count"].tolist(), after.columns["visits__count"].tolist()) == ([0], [4])
     writer.close()
@@ -182,9 +183,9 @@ def test_a_reader_sees_whole_transactions_only(path, writer):
 
     writer.execute("BEGIN IMMEDIATE")
     upsert(writer, [packed("visits", {"customer": name}, later, {"count": 2}) for name in ("ann", "bob")])
-    during = reader.read(keys, later)
+    during = asyncio.run(reader.read(keys, later))
     writer.execute("COMMIT")
-    after = reader.read(keys, later)
+    after = asyncio.run(reader.read(keys, later))
 
     assert during.columns["visits__count"].tolist() == [1, 1]
     assert after.columns["visits__count"].tolist() == [2, 2]
@@ -205,7 +206,7 @@ def test_an_older_event_never_overwrites_a_newer_one(path, writer, at, created, 
 
     upsert(writer, [packed("visits", {"customer": "ann"}, at, {"count": 2}, created=created)])
 
-    lookup = open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON)
+    lookup = asyncio.run(open_online(path).read({"customer": ["ann"], "shop": [1]}, NOON))
     assert lookup.columns["visits__count"].tolist() == [expected]
 
 
@@ -226,7 +227,7 @@ def test_the_reader_cannot_write(path, writer):
 )
 def test_bad_keys_are_one_clear_error(path, writer, keys, message):
     with pytest.raises(FeatureError, match=message):
-        open_online(path).read(keys, NOON)
+        asyncio.run(open_online(path).read(keys, NOON))
 
 
 @pytest.mark.parametrize("uri", ["postgres://localhost:6379", "sqlite://relative.db", "/a/path"])

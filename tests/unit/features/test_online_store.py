@@ -1,5 +1,6 @@
 """The online store as Feast itself uses it: stock writes, reads and materialization."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -56,7 +57,7 @@ def test_what_feast_writes_the_reader_reads(shop, store):
     contract = FeatureRepository(shop.repository, shop.workspace).contract("basic")
 
     reader = OnlineReader.open(online_uri(shop.workspace / "features" / "online.db"), contract)
-    lookup = reader.read({"customer": ["ann"], "shop": [1]}, NOON)
+    lookup = asyncio.run(reader.read({"customer": ["ann"], "shop": [1]}, NOON))
 
     assert [lookup.columns[f"visits__{name}"][0] for name in ("spent", "count_y", "mood")] == [1.5, 3, "fine"]
 

@@ -1,3 +1,4 @@
+import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
 from textwrap import dedent
@@ -35,7 +36,7 @@ class Online:
         self._reader = OnlineReader.open(repository.online_store_uri, repository.contract("basic"))
 
     def spent(self, *customers, at=NOON):
-        lookup = self._reader.read({"customer": customers, "shop": [7] * len(customers)}, at)
+        lookup = asyncio.run(self._reader.read({"customer": customers, "shop": [7] * len(customers)}, at))
         found = zip(lookup.columns["visits__spent"].tolist(), np.isnat(lookup.times["visits"]), strict=True)
         return [None if missing else value for value, missing in found]
 
@@ -254,7 +255,7 @@ def test_a_view_that_is_not_online_is_not_materialized(shop, repository):
 
     assert "hidden" not in [view.view for view in report.views]
     reader = OnlineReader.open(repository.online_store_uri, repository.contract("both"))
-    assert np.isnat(reader.read({"customer": ["ann"]}, NOON).times["hidden"]).tolist() == [True]
+    assert np.isnat(asyncio.run(reader.read({"customer": ["ann"]}, NOON)).times["hidden"]).tolist() == [True]
     table = repository.training_set(entity_rows(("ann", NOON)), "both", "asked_at")
     assert table["hidden__secret"].to_pylist() == [1.0]
 
@@ -274,7 +275,7 @@ def test_a_changed_view_starts_from_the_beginning(shop, repository):
 
     assert changed.materialize(NOON).rows == 1
     reader = OnlineReader.open(changed.online_store_uri, changed.contract("basic"))
-    assert reader.read({"customer": ["ann"], "shop": [7]}, NOON).columns["visits__extra"].tolist() == [5.0]
+    assert asyncio.run(reader.read({"customer": ["ann"], "shop": [7]}, NOON)).columns["visits__extra"].tolist() == [5.0]
 
 
 def test_a_killed_step_leaves_neither_rows_nor_watermark(shop, repository, monkeypatch):

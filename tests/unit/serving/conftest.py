@@ -34,7 +34,7 @@ class FakeReader:
 
     asked: list[tuple[dict[str, list[Any]], datetime]] = field(default_factory=list)
 
-    def read(self, keys: Mapping[str, Sequence[str | int | None]], at: datetime) -> FakeLookup:
+    async def read(self, keys: Mapping[str, Sequence[str | int | None]], at: datetime) -> FakeLookup:
         self.asked.append(({name: list(values) for name, values in keys.items()}, at))
         dests = list(keys["dest"])
         if "down" in dests:

@@ -1,5 +1,6 @@
 """What a missing feature means."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ def lookup_of(
     view = FeatureView(name="weather", join_keys=("origin",), ttl_seconds=60, features=(field,))
     spec = TensorSpec(name=f"weather__{field.name}", datatype=takes or field.datatype, shape=(-1, 1), source="feature")
 
-    def read(_keys: Mapping[str, Any], _at: datetime) -> Any:
+    async def read(_keys: Mapping[str, Any], _at: datetime) -> Any:
         return SimpleNamespace(columns={spec.name: column}, times={"weather": np.array(times, "datetime64[us]")})
 
     lookup = FeatureLookup(
@@ -36,7 +37,7 @@ def lookup_of(
         SimpleNamespace(read=read),  # type: ignore[arg-type]
         lambda name, rows: missing.update({name: rows}),
     )
-    return lookup.read(KEYS, NOW).tensors[spec.name], missing
+    return asyncio.run(lookup.read(KEYS, NOW)).tensors[spec.name], missing
 
 
 NAN = float("nan")
@@ -92,7 +93,7 @@ def test_a_missing_required_feature_is_a_503(column: Any, times: Sequence[str], 
 
 
 def test_a_store_that_fails_is_a_503() -> None:
-    def read(_keys: Mapping[str, Any], _at: datetime) -> Any:
+    async def read(_keys: Mapping[str, Any], _at: datetime) -> Any:
         raise FeatureError("online store: locked")
 
     lookup = FeatureLookup(
@@ -102,5 +103,5 @@ def test_a_store_that_fails_is_a_503() -> None:
         lambda _name, _rows: None,
     )
     with pytest.raises(RequestError, match="features could not be looked up: online store: locked") as error:
-        lookup.read(KEYS, NOW)
+        asyncio.run(lookup.read(KEYS, NOW))
     assert error.value.status == 503

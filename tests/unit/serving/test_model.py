@@ -1,5 +1,6 @@
 """One request through a served model: answer, metrics, log."""
 
+import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
@@ -20,7 +21,7 @@ def metric(served: Any, name: str, label: str) -> int:
 
 
 def answer(served: Any, tensors: dict[str, Any], outputs: tuple[str, ...] | None = None) -> dict[str, Any]:
-    result: dict[str, Any] = served.model.answer(InferRequest("f1", tensors, outputs), perf_counter_ns()).outputs
+    result: dict[str, Any] = asyncio.run(served.model.answer(InferRequest("f1", tensors, outputs), perf_counter_ns())).outputs
     return result
 
 

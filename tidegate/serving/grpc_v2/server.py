@@ -89,7 +89,7 @@ class _Service:
         identity = self._model.identity
         status, message, reply = 200, "", None
         try:
-            answer = self._model.answer(codec.decode(request), started)
+            answer = await self._model.answer(codec.decode(request), started)
             reply = codec.encode(answer, identity.name, identity.version)
         except RequestError as error:
             status, message = error.status, str(error)
