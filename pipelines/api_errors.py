@@ -44,7 +44,7 @@ class LostReply(PipelineError):
 
 def is_login(response: requests.Response) -> bool:
     """Say whether an answer is a way to a login, or a page of one, where JSON was asked for."""
-    return response.is_redirect or (response.ok and "text/html" in response.headers.get("Content-Type", ""))
+    return response.is_redirect or ((response.ok or response.status_code == 403) and _is_page(response))
 
 
 def explain_refusal(host: str, response: requests.Response, credentials: Credentials) -> str:
@@ -88,12 +88,12 @@ def _explain(host: str, response: requests.Response, credentials: str) -> str:
         if _LOGIN_PATH.search(urlsplit(target).path):
             return f"{host}: asks for a login ({credentials} sent); see docs/kubeflow-pipelines.md, 'Authentication'"
         return f"{host}: redirects to {target.split('?')[0]!r}; is that the address to give as --host?"
+    if is_login(response):
+        return (
+            f"{host}: answers with a web page where the API was asked for ({credentials} sent); "
+            "a login is needed, or the address lacks a path such as /pipeline"
+        )
     if response.ok:
-        if "text/html" in response.headers.get("Content-Type", ""):
-            return (
-                f"{host}: answers with a web page where the API was asked for ({credentials} sent); "
-                "a login is needed, or the address lacks a path such as /pipeline"
-            )
         return f"{host}: answers with something that is not JSON; is this Kubeflow Pipelines?"
     told = _told_by_server(response)
     if status == 401:
@@ -119,9 +119,13 @@ def _told_by_server(response: requests.Response) -> str:
             for field in ("error_message", "message", "error", "error_details"):
                 if isinstance(text := source.get(field), str) and text.strip():
                     return _short(text)
-    if "text/html" in response.headers.get("Content-Type", ""):
+    if _is_page(response):
         return response.reason or "a web page came back"
     return _short(response.text) or response.reason or "no reason was given"
+
+
+def _is_page(response: requests.Response) -> bool:
+    return "text/html" in response.headers.get("Content-Type", "")
 
 
 def error_text(error: Any) -> str:

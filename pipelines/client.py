@@ -106,6 +106,36 @@ class KubeflowPipelines:
         """Return the text at `path`, asked for once; raises as `create` does."""
         return self._answer("GET", path).text
 
+    def ensure(
+        self, find: Callable[[], dict[str, Any] | None], make: Callable[[], dict[str, Any]]
+    ) -> tuple[dict[str, Any], bool]:
+        """Find something, else make it, such that a lost reply makes it once only.
+
+        Returns:
+            It, and whether it was made now.
+
+        Raises:
+            PipelineError: It could be neither found nor made.
+        """
+        found = find()
+        if found is not None:
+            return found, False
+        failure: PipelineError | None = None
+        for _ in range(_MAKING_ATTEMPTS):
+            try:
+                return make(), True
+            except LostReply as lost:
+                failure = lost
+            except ApiRefusal as refusal:
+                if refusal.status != 409:
+                    raise
+                failure = refusal  # somebody else made it just now
+            for pause in _LOOKING_AGAIN_SECONDS:
+                self._sleep(pause)
+                if (found := find()) is not None:
+                    return found, isinstance(failure, LostReply)
+        raise PipelineError(str(failure)) from failure
+
     def _repeated(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         deadline = time.monotonic() + self._patience
         pause = 0.5
@@ -152,40 +182,6 @@ class KubeflowPipelines:
         if response.status_code in _TRANSIENT:
             raise LostReply(message, retry_after_seconds=_retry_after(response))
         raise ApiRefusal(message, status=response.status_code, unauthenticated=refused)
-
-
-def ensure(
-    find: Callable[[], dict[str, Any] | None],
-    make: Callable[[], dict[str, Any]],
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-) -> tuple[dict[str, Any], bool]:
-    """Find something, else make it, such that a lost reply makes it once only.
-
-    Returns:
-        It, and whether it was made now.
-
-    Raises:
-        PipelineError: It could be neither found nor made.
-    """
-    found = find()
-    if found is not None:
-        return found, False
-    failure: PipelineError | None = None
-    for _ in range(_MAKING_ATTEMPTS):
-        try:
-            return make(), True
-        except LostReply as lost:
-            failure = lost
-        except ApiRefusal as refusal:
-            if refusal.status != 409:  # made by somebody else just now
-                raise
-            failure = refusal
-        for pause in _LOOKING_AGAIN_SECONDS:
-            sleep(pause)
-            if (found := find()) is not None:
-                return found, isinstance(failure, LostReply)
-    raise PipelineError(str(failure)) from failure
 
 
 def where(key: str, value: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pipelines.cluster_commands import (
     FLIGHTS,
@@ -66,7 +65,9 @@ def schedule(
     compiled = compiled_pipeline(pipeline=name, project_file=project, image=image)
     typed = compiled.parameters(parameters(param or []))
     if six != " ".join(cron.split()):
-        stderr.print(f"cron {cron!r} is kept as {six!r}: second, minute, hour, day, month, weekday", markup=False)
+        stderr.print(
+            f"cron {cron!r} is kept as {six!r}: second, minute, hour, day, month, weekday", markup=False, soft_wrap=True
+        )
     cluster = compiled.project.on_cluster
     submitter = submitter_at(host, ui, namespace or cluster.namespace)
     with told_if_interrupted(_FINISHES), _finished_by_repeating():
@@ -97,10 +98,9 @@ def list_schedules(host: Host, project: ProjectFile = FLIGHTS, namespace: Namesp
         if not kept:
             console.print(f"{prefix} has no schedules")
             return
-        table = Table("schedule", "state", "cron", "catches up", "version", "image")
         for one in kept:
-            table.add_row(one.name, _state(one), one.cron, "yes" if one.catch_up else "no", one.version, one.image)
-        console.print(table)
+            late = "makes up for missed runs" if one.catch_up else "no catch-up"
+            say(f"{one.name}  {_state(one)}  {one.cron}  {late}\n  version {one.version}\n  image {one.image}")(console)
 
     show([_facts(one) for one in kept], as_json=as_json, render=render)
 
@@ -120,10 +120,10 @@ def history(
     runs = schedules.history(f"{prefix}-{name}", limit=limit)
 
     def render(console: Console) -> None:
-        table = Table("scheduled at", "state", "run")
+        if not runs:
+            console.print(f"schedule {prefix}-{name} has started no run yet")
         for run in runs:
-            table.add_row(run.scheduled_at, run.state, run.link)
-        console.print(table if runs else f"schedule {prefix}-{name} has started no run yet")
+            say(f"{run.scheduled_at}  {run.state:<9}  {run.link}")(console)
 
     show([asdict(run) for run in runs], as_json=as_json, render=render)
 

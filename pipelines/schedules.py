@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.client import API, ensure, where
+from pipelines.client import API, where
 from pipelines.submission import Submitter, Uploaded
 from tidegate.errors import PipelineError
 
@@ -217,7 +217,7 @@ class Schedules:
             same = (kept for kept in self.find(wanted.name) if (kept.generation, kept.spec) == (generation, wanted.digest))
             return next(({"recurring_run_id": kept.recurring_run_id} for kept in same), None)
 
-        ensure(created, lambda: self._api.create(f"{API}/recurringruns", body))
+        self._api.ensure(created, lambda: self._api.create(f"{API}/recurringruns", body))
 
     def _settle(self, name: str, enabled: bool) -> tuple[Kept, bool]:
         """Leave one recurring run of that name, the newest; return it, and whether anything had to be done."""

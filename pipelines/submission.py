@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.client import API, KubeflowPipelines, ensure, where
+from pipelines.client import API, KubeflowPipelines, where
 from tidegate.errors import PipelineError
 from tidegate.project import Project, load_project
 
@@ -132,7 +132,7 @@ class Submitter:
 
     def upload(self, compiled: CompiledPipeline) -> Uploaded:
         """Upload a compiled pipeline as a version named by its digest, unless it is there already."""
-        pipeline, _ = ensure(
+        pipeline, _ = self.api.ensure(
             lambda: self._first(f"{API}/pipelines", "pipelines", compiled.name),
             lambda: self.api.create(
                 f"{API}/pipelines",
@@ -144,7 +144,7 @@ class Submitter:
             ),
         )
         pipeline_id = pipeline["pipeline_id"]
-        version, fresh = ensure(
+        version, fresh = self.api.ensure(
             lambda: self._first(f"{API}/pipelines/{pipeline_id}/versions", "pipeline_versions", compiled.version, scoped=False),
             lambda: self.api.upload(
                 f"{API}/pipelines/upload_version",
@@ -161,7 +161,7 @@ class Submitter:
 
     def experiment(self, name: str) -> str:
         """Return the id of an experiment, made if it is missing."""
-        experiment, _ = ensure(
+        experiment, _ = self.api.ensure(
             lambda: self._first(f"{API}/experiments", "experiments", name),
             lambda: self.api.create(f"{API}/experiments", {"display_name": name, **self.scope()}),
         )
@@ -182,7 +182,7 @@ class Submitter:
         uploaded = self.upload(compiled)
         experiment_id = self.experiment(experiment or compiled.project.name)
         name = f"{compiled.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} {secrets.token_hex(3)}"
-        run, _ = ensure(
+        run, _ = self.api.ensure(
             lambda: self._first(f"{API}/runs", "runs", name),
             lambda: self.api.create(
                 f"{API}/runs",
