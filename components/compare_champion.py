@@ -14,11 +14,13 @@ def compare_champion(
     selection: dsl.Input[dsl.Model],
     training_set: dsl.Input[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ) -> bool:
     import tempfile
     from pathlib import Path
 
     from tidegate.project import load_project
+    from tidegate.release.evidence import gate_summary
     from tidegate.release.model import compare
 
     project = load_project(project_file, digest=project_digest, target=target)
@@ -32,4 +34,5 @@ def compare_champion(
         )
     if verdict.value is not None:
         metrics.log_metric("loss_against_champion_upper_bound", verdict.value)
+    Path(summary.path).write_text(gate_summary(project, release_id, "champion"), encoding="utf-8")
     return verdict.passed

@@ -1,6 +1,7 @@
-"""What a release shows of itself: the ROC curve and confusion matrix of the selected variant, and a Markdown summary."""
+"""What a release shows of itself: ROC curve and confusion matrix of the selected variant, its gates, its rollout, a summary."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,8 +12,8 @@ from tidegate.packaging.manifest import REFERENCE_NAME
 from tidegate.packaging.package import read_manifest
 from tidegate.project import Project
 from tidegate.release.model import open_registry
-from tidegate.release.record import ReleaseLedger
-from tidegate.storage import open_store
+from tidegate.release.record import ReleaseLedger, ReleaseRecord
+from tidegate.storage import ObjectStore, open_store
 
 _ROC_POINTS = 200
 
@@ -44,17 +45,70 @@ def release_summary(project: Project, release_id: str) -> str:
     from tidegate.reporting.release import render_release_summary
 
     store = open_store(project.store_uri)
-    record = ReleaseLedger(store, project.name).find(release_id)
-    if record is None or record.version is None:
+    record = _record(store, project, release_id)
+    if record.version is None:
         raise RegistryError(f"release {release_id!r} of {project.name} registered no version; there is nothing to sum up")
     manifest = open_registry(project).manifest(project.name, record.version)
-    rollout = store.get(f"rollouts/{project.name}/{record.rollout_id}.json").data if record.rollout_id else None
     return render_release_summary(
         manifest,
         version=record.version,
-        rollout=msgspec.json.decode(rollout) if rollout else None,
+        rollout=_rollout(store, record),
         stopped_by=record.stopped_by,
     )
+
+
+def gate_summary(project: Project, release_id: str, gate: str) -> str:
+    """Return what a gate found in a release, as Markdown: every check with its number and its bound."""
+    from tidegate.reporting.release import render_gate
+
+    record = _record(open_store(project.store_uri), project, release_id)
+    return render_gate(gate, [verdict for verdict in record.verdicts if verdict.gate == gate])
+
+
+def rollout_page(project: Project, release_id: str) -> str:
+    """Return the HTML page of a release's rollout; raises RegistryError if it was never rolled out."""
+    from tidegate.reporting.rollout import render_rollout
+
+    return render_rollout(_rollout_of(project, release_id))
+
+
+def rollout_metrics(project: Project, release_id: str) -> dict[str, float]:
+    """Return the numbers at the judge's last look, by name; only the number of looks if it never looked.
+
+    Error rates are shares, latencies milliseconds. Raises RegistryError if the release was never rolled out.
+    """
+    rollout = _rollout_of(project, release_id)
+    found: dict[str, float | None] = {"looks": rollout["looks_taken"]}
+    if rollout["looks"]:
+        evidence = rollout["looks"][-1]["evidence"]
+        for side in ("canary", "stable"):
+            p95 = evidence["latency"][side]
+            found[f"{side}_requests"] = evidence[f"{side}_requests"]
+            found[f"{side}_error_rate"] = evidence["errors"][side]
+            found[f"{side}_p95_ms"] = None if p95 is None else p95 * 1000
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _record(store: ObjectStore, project: Project, release_id: str) -> ReleaseRecord:
+    record = ReleaseLedger(store, project.name).find(release_id)
+    if record is None:
+        raise RegistryError(f"release {release_id!r} of {project.name} was never begun; there is nothing to show")
+    return record
+
+
+def _rollout(store: ObjectStore, record: ReleaseRecord) -> dict[str, Any] | None:
+    if record.rollout_id is None:
+        return None
+    rollout: dict[str, Any] = msgspec.json.decode(store.get(f"rollouts/{record.project}/{record.rollout_id}.json").data)
+    return rollout
+
+
+def _rollout_of(project: Project, release_id: str) -> dict[str, Any]:
+    store = open_store(project.store_uri)
+    rollout = _rollout(store, _record(store, project, release_id))
+    if rollout is None:
+        raise RegistryError(f"release {release_id!r} of {project.name} was never rolled out; there is nothing to show")
+    return rollout
 
 
 def _holdout(package: Path) -> tuple[np.ndarray, np.ndarray]:

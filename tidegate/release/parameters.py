@@ -1,7 +1,7 @@
 """What a step may tell the pipeline as a parameter: Kubeflow hands parameters on in command lines and records of small size.
 
-One argument of a process holds 128 KiB on Linux, and all parameters of a step travel in one. Kubeflow's API takes 10,000 bytes for
-all parameters of a run (backend/src/common/util/consts.go, Kubeflow Pipelines in August 2026). What is larger is an artifact.
+One argument of a process holds 128 KiB on Linux, and all parameters of a step travel in one; Kubeflow's API takes 10,000 bytes
+for all parameters of a run (backend/src/common/util/consts.go, Kubeflow Pipelines in August 2026). The rest are artifacts.
 """
 
 import json

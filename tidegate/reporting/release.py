@@ -22,9 +22,36 @@ def render_release_summary(
         stopped_by: What stopped the release, with its number, if a gate did.
     """
     parts = [f"# {_plain(manifest.name)}: {_headline(version, rollout, stopped_by)}", _facts(manifest, version), "## Gates"]
-    parts += [_gate(name, [verdict for verdict in manifest.verdicts if verdict.gate == name]) for name in GATES]
+    parts += [render_gate(name, [verdict for verdict in manifest.verdicts if verdict.gate == name]) for name in GATES]
     parts += ["## Rollout", _rollout(rollout)]
     return "\n\n".join(parts) + "\n"
+
+
+def render_gate(name: str, verdicts: Sequence[Verdict]) -> str:
+    """Return what a gate found: the failed checks first, each with its number, its bound and its outcome."""
+    if not verdicts:
+        return f"**{name}**: no verdict was recorded."
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    outcome = (
+        f"✕ {len(failed)} of {plural(len(verdicts), 'check')} failed"
+        if failed
+        else f"✓ all {plural(len(verdicts), 'check')} passed"
+    )
+    shown = [*failed, *(verdict for verdict in verdicts if verdict.passed)][:_LONGEST_TABLE]
+    rows = [
+        (
+            verdict.subject,
+            verdict.measure,
+            number(verdict.value),
+            number(verdict.bound),
+            "✓ passed" if verdict.passed else "✕ failed",
+            verdict.note,
+        )
+        for verdict in shown
+    ]
+    table = _table(("Subject", "Measure", "Value", "Bound", "Outcome", "Note"), rows)
+    rest = len(verdicts) - len(shown)
+    return f"**{name}**: {outcome}\n\n{table}" + (f"\n\n{plural(rest, 'further check')} passed." if rest else "")
 
 
 def _headline(version: int | None, rollout: Mapping[str, Any] | None, stopped_by: str) -> str:
@@ -54,32 +81,6 @@ def _facts(manifest: Manifest, version: int | None) -> str:
             ("Project file", lineage.project_digest),
         ]
     return _table(("", ""), facts)
-
-
-def _gate(name: str, verdicts: Sequence[Verdict]) -> str:
-    if not verdicts:
-        return f"**{name}**: no verdict was recorded."
-    failed = [verdict for verdict in verdicts if not verdict.passed]
-    outcome = (
-        f"✕ {len(failed)} of {plural(len(verdicts), 'check')} failed"
-        if failed
-        else f"✓ all {plural(len(verdicts), 'check')} passed"
-    )
-    shown = [*failed, *(verdict for verdict in verdicts if verdict.passed)][:_LONGEST_TABLE]
-    rows = [
-        (
-            verdict.subject,
-            verdict.measure,
-            number(verdict.value),
-            number(verdict.bound),
-            "✓ passed" if verdict.passed else "✕ failed",
-            verdict.note,
-        )
-        for verdict in shown
-    ]
-    table = _table(("Subject", "Measure", "Value", "Bound", "Outcome", "Note"), rows)
-    rest = len(verdicts) - len(shown)
-    return f"**{name}**: {outcome}\n\n{table}" + (f"\n\n{plural(rest, 'further check')} passed." if rest else "")
 
 
 def _rollout(rollout: Mapping[str, Any] | None) -> str:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 from tidegate.errors import RegistryError
 from tidegate.packaging.manifest import REFERENCE_NAME, Verdict
 from tidegate.registry.registry import ModelRegistry
-from tidegate.release.evidence import confusion, release_summary, roc_points
+from tidegate.release.evidence import confusion, gate_summary, release_summary, roc_points, rollout_metrics, rollout_page
 from tidegate.release.record import ReleaseLedger
 
 SCORES = {
@@ -82,10 +83,70 @@ def test_summary_names_version_gate_and_number(project, store, make_package):
     assert "version 1" in summary.lower()
 
 
-@pytest.mark.parametrize("begun", [pytest.param(True, id="no-version"), pytest.param(False, id="never-begun")])
-def test_summary_of_a_release_without_a_version_is_refused(project, store, begun):
+@pytest.mark.parametrize(
+    ("begun", "message"),
+    [
+        pytest.param(True, "'run-1' of flights-late registered no version", id="no-version"),
+        pytest.param(False, "'run-1' of flights-late was never begun", id="never-begun"),
+    ],
+)
+def test_summary_of_a_release_without_a_version_is_refused(project, store, begun, message):
     if begun:
         ReleaseLedger(store, project.name).begin("run-1", event_time=datetime(2013, 4, 1, tzinfo=UTC), reason="initial")
 
-    with pytest.raises(RegistryError, match="'run-1' of flights-late registered no version"):
+    with pytest.raises(RegistryError, match=message):
         release_summary(project, "run-1")
+
+
+def test_gate_is_shown_with_its_number_and_its_bound(project, store):
+    ledger = ReleaseLedger(store, project.name)
+    ledger.begin("run-1", event_time=datetime(2013, 4, 1, tzinfo=UTC), reason="initial")
+    loss = Verdict(gate="champion", subject="trees", measure="loss", value=0.02, bound=0.005, passed=False, note="worse")
+    other = Verdict(gate="data", subject="rows", measure="rows", value=4000.0, bound=1000.0, passed=True)
+    ledger.add_verdicts("run-1", [loss, other])
+
+    shown = gate_summary(project, "run-1", "champion")
+
+    assert shown.startswith("**champion**: ✕ 1 of 1 check failed")
+    assert "| trees | loss | 0.02 | 0.005 | ✕ failed | worse |" in shown
+    assert "4000" not in shown
+
+
+@pytest.mark.parametrize(
+    ("looked", "expected"),
+    [
+        pytest.param(False, {"looks": 0.0}, id="first version"),
+        pytest.param(
+            True,
+            {
+                "looks": 1.0,
+                "canary_requests": 120.0,
+                "canary_error_rate": 0.05,
+                "canary_p95_ms": 12.5,
+                "stable_requests": 900.0,
+                "stable_error_rate": 0.01,
+            },
+            id="a stable that observed no latency",
+        ),
+    ],
+)
+def test_rollout_is_shown_with_the_judge_s_numbers(project, store, make_rollout, looked, expected):
+    ledger = ReleaseLedger(store, project.name)
+    ledger.begin("run-1", event_time=datetime(2013, 4, 1, tzinfo=UTC), reason="initial")
+    rollout = make_rollout(looked=looked)
+    store.put(f"rollouts/{project.name}/{rollout.rollout_id}.json", msgspec.json.encode(rollout))
+    ledger.rolled_out("run-1", rollout.rollout_id, "rolled_back")
+
+    assert rollout_metrics(project, "run-1") == expected
+    page = rollout_page(project, "run-1")
+    assert page.lower().startswith("<!doctype html>")
+    assert "flights-late: version 2 rolled back" in page
+    assert ("too many errors &lt;5xx&gt;" in page) is looked
+    assert ("The first version" in page) is not looked
+
+
+def test_release_that_was_never_rolled_out_has_no_rollout_to_show(project, store):
+    ReleaseLedger(store, project.name).begin("run-1", event_time=datetime(2013, 4, 1, tzinfo=UTC), reason="initial")
+
+    with pytest.raises(RegistryError, match="'run-1' of flights-late was never rolled out"):
+        rollout_metrics(project, "run-1")
