@@ -35,6 +35,6 @@ def command(
         {"name": name, "version": number, "path": str(out.resolve())},
         as_json=as_json,
         render=lambda console: console.print(
-            f"[green]exported[/green]  {name} version {number} to {out}; upload it: storageUri is its address, with '/' at the end"
+            f"[green]exported[/green]  {name} version {number} to {out}; upload it; storageUri is its address and a '/'"
         ),
     )
