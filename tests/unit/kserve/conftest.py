@@ -1,5 +1,6 @@
 """What every manifest test needs: kustomize as each kubectl renders it, and the schemas of Kubernetes and of its extensions."""
 
+import copy
 import functools
 import os
 import subprocess
@@ -33,7 +34,7 @@ def rendered(program: Callable[[str], str]) -> Callable[[Path], list[Document]]:
 
     def render(folder: Path) -> list[Document]:
         renderings = {kubectl: _sorted(_kustomize(kubectl, folder)) for kubectl in kubectls}
-        first, *others = renderings.values()
+        first, *others = copy.deepcopy(list(renderings.values()))
         for kubectl, other in zip(kubectls[1:], others, strict=True):
             assert other == first, f"{kubectl} renders {folder} otherwise than {kubectls[0]}"
         return first
@@ -93,7 +94,7 @@ def _definitions() -> dict[tuple[str, str], Draft7Validator]:
         spec = yaml.load(file.read_text(), Loader=yaml.CSafeLoader)["spec"]
         for version in spec["versions"]:
             schema = strict(version["schema"]["openAPIV3Schema"])
-            schema["properties"]["metadata"] = {}
+            schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
             found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = Draft7Validator(schema)
     return found
 
@@ -123,6 +124,7 @@ def strict(schema: Any) -> Any:
     return inner
 
 
+@functools.cache
 def _kustomize(kubectl: Path, folder: Path) -> tuple[Document, ...]:
     done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{kubectl} kustomize {folder}: {done.stderr}"

@@ -37,6 +37,7 @@ def test_the_base_is_what_a_release_of_version_1_deploys(project, rendered):
 
 
 GPU = {"runtime": "tidegate-onnx-gpu"}
+MIXED = {"nvidia.com/mig.strategy": "mixed"}
 KAFKA = {
     "max_replicas": 20,
     "autoscaling": {
