@@ -163,7 +163,7 @@ def test_online_answers_like_offline_through_a_summer_day(flights_repository, en
         batch = entity_rows.filter(pc.and_(pc.greater_equal(times, now), pc.less(times, now + timedelta(hours=1))))
         asked = batch.set_column(1, "event_timestamp", pa.array([now] * batch.num_rows, pa.timestamp("us", tz="UTC")))
         offline = flights_repository.training_set(asked, "flights_late_v1", "event_timestamp")
-        lookup = reader.read({name: batch[name].to_pylist() for name in contract.join_keys}, now)
+        lookup = asyncio.run(reader.read({name: batch[name].to_pylist() for name in contract.join_keys}, now))
         for name, column in lookup.columns.items():
             expected = offline[name].to_numpy()
             np.testing.assert_array_equal(column, expected.astype(column.dtype), err_msg=f"{name} at {now}")
