@@ -5,9 +5,8 @@
 What was mirrored is written down beside the folder (`.data.mirror.json`), so that a killed mirror is resumed by the next.
 """
 
-import json
 import logging
-import threading
+import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from tidegate.errors import DataError, StorageError
 from tidegate.storage.keys import is_key
@@ -71,8 +72,8 @@ def mirror(store: MirroredStore, folder: Path) -> MirrorReport:
     files = {entry.key: _file(store, folder, entry.key) for entry in entries}
     record = _Record(folder)
     stale = [entry for entry in entries if not record.holds(entry, files[entry.key])]
-    _download(store, stale, files, record)
     removed = record.remove_others(files, folder)
+    _download(store, stale, files, record)
     report = MirrorReport(len(stale), sum(entry.size for entry in stale), len(entries) - len(stale), removed)
     _LOG.info(
         "data %s: %d files (%.1f MiB) downloaded to %s, %d unchanged, %d removed",
@@ -89,25 +90,24 @@ def _file(store: MirroredStore, folder: Path, key: str) -> Path:
 
 
 def _download(store: MirroredStore, stale: list[StoredEntry], files: dict[str, Path], record: "_Record") -> None:
+    def fetch(entry: StoredEntry) -> int:
+        store.download(entry.key, files[entry.key])
+        record.add(entry, files[entry.key])
+        return entry.size
+
     total, done, done_bytes, told = sum(entry.size for entry in stale), 0, 0, time.monotonic()
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="mirror") as pool:
-        downloads = {pool.submit(store.download, entry.key, files[entry.key]): entry for entry in stale}
-        try:
-            for download in as_completed(downloads):
-                download.result()
-                entry = downloads[download]
-                record.add(entry, files[entry.key])
-                done, done_bytes = done + 1, done_bytes + entry.size
-                if time.monotonic() - told > _SAVE_SECONDS:
-                    told = time.monotonic()
-                    record.save()
-                    _LOG.info(
-                        "data %s: %d of %d files, %.1f of %.1f MiB",
-                        store.uri, done, len(stale), done_bytes / _MIB, total / _MIB,
-                    )  # fmt: skip
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            record.save()
+    pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="mirror")
+    try:
+        for download in as_completed([pool.submit(fetch, entry) for entry in stale]):
+            done, done_bytes = done + 1, done_bytes + download.result()
+            if time.monotonic() - told > _SAVE_SECONDS:
+                told = time.monotonic()
+                record.save()
+                mebibytes = f"{done_bytes / _MIB:.1f} of {total / _MIB:.1f} MiB"
+                _LOG.info("data %s: %d of %d files, %s", store.uri, done, len(stale), mebibytes)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        record.save()
 
 
 class _Record:
@@ -115,39 +115,51 @@ class _Record:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder.parent / f".{folder.name}.mirror.json"
-        self._files: dict[str, list[str | int]] = {}
-        with suppress(OSError, ValueError):  # without a record, everything is downloaded
-            self._files = dict(json.loads(self._path.read_text(encoding="utf-8")))
+        self._files: dict[str, tuple[str, int, int]] = {}
+        with suppress(OSError, msgspec.DecodeError):  # without a record, everything is downloaded
+            self._files = msgspec.json.decode(self._path.read_bytes(), type=dict[str, tuple[str, int, int]])
 
     def holds(self, entry: StoredEntry, file: Path) -> bool:
-        return self._files.get(entry.key) == [entry.etag, entry.size, _modified_ns(file)]
+        return self._files.get(entry.key) == (entry.etag, entry.size, _modified_ns(file))
 
     def add(self, entry: StoredEntry, file: Path) -> None:
-        self._files[entry.key] = [entry.etag, file.stat().st_size, _modified_ns(file) or 0]
+        self._files[entry.key] = (entry.etag, file.stat().st_size, _modified_ns(file))
 
     def remove_others(self, files: dict[str, Path], folder: Path) -> int:
-        """Remove the files of objects that are gone, and return how many."""
+        """Remove the files of objects that are gone, and the folders they leave empty; return how many files."""
         others = [key for key in self._files if key not in files]
         for key in others:
             if is_key(key):
-                (folder / key).unlink(missing_ok=True)
+                _remove(folder / key, folder)
             del self._files[key]
         if others:
             self.save()
         return len(others)
 
     def save(self) -> None:
-        fresh = self._path.with_name(f"{self._path.name}.{threading.get_native_id()}")
+        fresh = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(self._files), encoding="utf-8")
+            fresh.write_bytes(msgspec.json.encode(dict(self._files)))
             fresh.replace(self._path)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
 
 
-def _modified_ns(file: Path) -> int | None:
+def _remove(file: Path, folder: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+        while file.parent != folder and not any(file.parent.iterdir()):
+            file = file.parent
+            file.rmdir()
+    except (FileNotFoundError, NotADirectoryError):  # somebody was quicker
+        return
+    except OSError as error:
+        raise StorageError(f"cannot remove {file}: {error.strerror}") from error
+
+
+def _modified_ns(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
     except OSError:
-        return None
+        return 0
