@@ -35,6 +35,10 @@ def standard_document(service: Service, cluster: ClusterSection, *, in_place: bo
     While there is a canary, the stable keeps at least one replica, and the canary no more than the stable keeps: a canary
     without replicas never becomes ready (components/predictor.go, canaryReplicaCount; KServe at aaac4e2).
 
+    KServe's payload logger sees a canary's requests only once it is promoted: until then the canary's Service leads past
+    the logger's container (reconcileCanaryDeployments in the same file passes no logger on; service_reconciler.go).
+    Tidegate's own inference log has them all.
+
     Args:
         service: What should run.
         cluster: The project's cluster section.
@@ -72,6 +76,12 @@ def standard_document(service: Service, cluster: ClusterSection, *, in_place: bo
 def knative_document(service: Service, cluster: ClusterSection, *, latest: Revision, percent: int | None) -> dict[str, Any]:
     """Return the InferenceService of `service` for Knative mode: one predictor, whose versions are Knative's revisions.
 
+    Tag routing is on, so that a revision with 0 percent can be reached, and keeps its replicas.
+
+    Knative must be told to allow some of what a project can ask for, in the ConfigMap config-features of its namespace:
+    kubernetes.podspec-nodeselector, -tolerations, -runtimeclassname and -topologyspreadconstraints. It refuses timeouts
+    over max-revision-timeout-seconds, by default 600 (ConfigMap config-defaults).
+
     Args:
         service: What should run; its namespace and name, and what `read_service` finds again.
         cluster: The project's cluster section.
@@ -107,11 +117,15 @@ def read_service(document: dict[str, Any]) -> Service:
     Raises:
         DeploymentError: Tidegate did not write the document, or the annotation is damaged.
     """
-    metadata = document.get("metadata") or {}
-    raw = (metadata.get("annotations") or {}).get(SERVICE_ANNOTATION)
-    named = f"InferenceService {metadata.get('name', '?')}"
+    try:
+        metadata = document["metadata"]
+        named, raw = metadata["name"], (metadata.get("annotations") or {}).get(SERVICE_ANNOTATION)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DeploymentError(f"InferenceService document is malformed: {error!r}") from error
     if raw is None:
-        raise DeploymentError(f"{named} has no annotation {SERVICE_ANNOTATION}: Tidegate did not write it; choose another name")
+        raise DeploymentError(
+            f"InferenceService {named} has no annotation {SERVICE_ANNOTATION}: Tidegate did not write it; choose another name"
+        )
     try:
         fields = json.loads(raw)
         canary = fields["canary"]
@@ -122,10 +136,14 @@ def read_service(document: dict[str, Any]) -> Service:
             canary=Revision(**canary) if canary is not None else None,
             canary_percent=fields["canary_percent"],
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DeploymentError(f"{named}: annotation {SERVICE_ANNOTATION} is damaged: {error!r}; deploy again") from error
-    if service.name != metadata.get("name"):
-        raise DeploymentError(f"{named}: annotation {SERVICE_ANNOTATION} is about {service.name!r}; remove the copy")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DeploymentError(
+            f"InferenceService {named}: annotation {SERVICE_ANNOTATION} is damaged: {error!r}; deploy again"
+        ) from error
+    if service.name != named:
+        raise DeploymentError(
+            f"InferenceService {named}: annotation {SERVICE_ANNOTATION} is about {service.name!r}; remove the copy"
+        )
     return service
 
 

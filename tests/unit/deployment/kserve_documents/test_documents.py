@@ -407,7 +407,7 @@ NOT_READABLE = [
         lambda document: annotations(document).update({"tidegate.dev/service": "{}"}), "is damaged", id="lacks-fields"
     ),
     pytest.param(lambda document: document["metadata"].update(name="copy"), "is about 'flights-late'", id="copied"),
-    pytest.param(lambda document: document.pop("metadata"), "did not write it", id="no-metadata"),
+    pytest.param(lambda document: document.pop("metadata"), "is malformed", id="no-metadata"),
 ]
 
 

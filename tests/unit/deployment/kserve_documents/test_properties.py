@@ -1,7 +1,8 @@
 """Whatever a valid project file and a valid service ask for becomes documents that KServe takes, and that are read back."""
 
+import copy
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.deployment.kserve.documents import knative_document, read_service, standard_document
-from tidegate.deployment.kserve.rules import check_document
+from tidegate.deployment.kserve.rules import check_document, check_update
+from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -128,8 +130,6 @@ def test_knative_documents(schema_errors: Callable[[dict[str, Any]], list[str]],
     number=st.integers(1, 10**6),
 )
 def test_names_that_pass_give_no_name_that_kubernetes_refuses(service: str, namespace: str, number: int) -> None:
-    from tidegate.errors import DeploymentError
-
     section = ClusterSection.model_validate({"store": "s3://bucket/tidegate"})
     asked = Service(service, namespace, Revision(f"v{number}", f"s3://bucket/{number}/"))
     longest = max(len(f"isvc.{service}-v{number}-predictor"), len(f"{service}-v{number}-predictor-{namespace}"))
@@ -141,3 +141,81 @@ def test_names_that_pass_give_no_name_that_kubernetes_refuses(service: str, name
         assert "shorten" in str(error)  # noqa: PT017
     else:
         assert longest <= 63
+
+
+@QUICK
+@given(data=st.data())
+def test_a_promotion_changes_nothing_about_the_canarys_pods(data: st.DataObject) -> None:
+    section = data.draw(sections("Standard"))
+    least = section.serving.min_replicas
+    service = Service(data.draw(names), data.draw(names), data.draw(revisions("v1", least)))
+    with_canary = service.with_canary(data.draw(revisions("v2", least)), data.draw(st.integers(0, 100)))
+    before = standard_document(with_canary, section)
+    after = standard_document(with_canary.promoted(), section)
+    deployed = over(before["spec"]["predictor"], before["spec"]["canary"][0]["predictor"])
+
+    was, becomes = pod_template(before, deployed), pod_template(after, after["spec"]["predictor"])
+
+    scaler = "serving.kserve.io/autoscalerClass"
+    if section.serving.autoscaling.by in ("prometheus", "kafka"):  # documented: a canary beside KEDA restarts then
+        assert was["annotations"].pop(scaler) == "none"
+        assert becomes["annotations"].pop(scaler) in ("keda", "external")
+    assert was == becomes
+    if service.stable.storage_uri != with_canary.promoted().stable.storage_uri:
+        check_update(before, after)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_damaged_document_is_refused_in_one_line_or_accepted(data: st.DataObject) -> None:
+    section = ClusterSection.model_validate({"store": "s3://bucket/tidegate"})
+    service = Service("flights", "default", Revision("v1", "s3://bucket/1/")).with_canary(Revision("v2", "s3://bucket/2/"), 5)
+    document = copy.deepcopy(standard_document(service, section))
+    *path, last = data.draw(st.sampled_from(list(paths(document))))
+    place: Any = document
+    for key in path:
+        place = place[key]
+    place[last] = data.draw(json_values)
+
+    for check in (check_document, read_service, lambda document: check_update(document, document)):
+        try:
+            check(document)
+        except DeploymentError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 500) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where the parts of a document lie."""
+    if path:
+        yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield from paths(part, (*path, key))
+
+
+def over(stable: Any, canary: Any) -> Any:
+    """A canary as KServe deploys it: merged over a copy of the stable, lists whole, empty values not at all.
+
+    buildCanaryPredictor of pkg/controller/v1beta1/inferenceservice/components/predictor.go, KServe at aaac4e2.
+    """
+    if isinstance(stable, dict) and isinstance(canary, dict):
+        return stable | {key: over(stable.get(key), value) for key, value in canary.items()}
+    return canary or stable
+
+
+def pod_template(document: dict[str, Any], predictor: dict[str, Any]) -> dict[str, Any]:
+    """What a Deployment's pods are made from: buildObjectMeta and buildPodSpec, in the same file."""
+    about_replicas = {"name", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "autoScaling"}
+    spec = {key: value for key, value in predictor.items() if key not in about_replicas | {"labels", "annotations"}}
+    return {
+        "labels": document["metadata"]["labels"] | predictor["labels"],
+        "annotations": document["metadata"]["annotations"] | predictor["annotations"],
+        "spec": spec,
+    }
