@@ -12,6 +12,7 @@ from tidegate.deployment.kserve.naming import (
     KNATIVE_TARGET_ANNOTATION,
 )
 from tidegate.deployment.kserve.quantity import mebibytes
+from tidegate.deployment.kserve.sdk import kserve_models
 from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection
 
@@ -109,8 +110,7 @@ def knative_scaling(cluster: ClusterSection, minimum: int) -> Scaling:
 
 
 def _prometheus(cluster: ClusterSection) -> Any:
-    from kserve import models
-
+    models = kserve_models()
     if cluster.prometheus is None:
         raise DeploymentError(
             "cluster.serving.autoscaling.by prometheus needs cluster.prometheus.url, such as 'http://prometheus.monitoring:9090'"

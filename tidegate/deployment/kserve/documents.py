@@ -25,6 +25,7 @@ from tidegate.deployment.kserve.naming import (
 )
 from tidegate.deployment.kserve.pods import environment, lifecycle, placement, ports, resources, shared_memory
 from tidegate.deployment.kserve.rules import check_document
+from tidegate.deployment.kserve.sdk import kserve_models, kubernetes_models
 from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection
 
@@ -170,8 +171,7 @@ def _predictor(
     replicas: int,
     fields: dict[str, Any],
 ) -> Any:
-    from kserve import models
-
+    models = kserve_models()
     pods = cluster.serving
     volumes, mounts = shared_memory(pods)
     return models.V1beta1PredictorSpec(
@@ -198,8 +198,7 @@ def _predictor(
 
 
 def _canary(service: Service, canary: Revision, cluster: ClusterSection, scaling: Scaling, replicas: int) -> Any:
-    from kserve import models
-
+    models = kserve_models()
     predictor = _predictor(service.name, canary, cluster, scaling, replicas=replicas, fields={})
     predictor.name = canary.name
     predictor.annotations = {**predictor.annotations, **scaling.canary_annotations}
@@ -207,8 +206,7 @@ def _canary(service: Service, canary: Revision, cluster: ClusterSection, scaling
 
 
 def _one_after_another() -> Any:
-    from kubernetes import client
-
+    client = kubernetes_models()
     return client.V1DeploymentStrategy(
         type="RollingUpdate",
         rolling_update=client.V1RollingUpdateDeployment(max_surge=0, max_unavailable=1),
@@ -216,10 +214,7 @@ def _one_after_another() -> Any:
 
 
 def _document(service: Service, predictor: Any, *, annotations: dict[str, str], **spec: Any) -> dict[str, Any]:
-    from kubernetes import client
-
-    from kserve import models
-
+    client, models = kubernetes_models(), kserve_models()
     built = models.V1beta1InferenceService(
         api_version=API_VERSION,
         kind="InferenceService",

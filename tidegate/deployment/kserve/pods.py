@@ -4,6 +4,7 @@ from typing import Any
 
 from tidegate.deployment.inference_service import Revision
 from tidegate.deployment.kserve.naming import REVISION_LABEL
+from tidegate.deployment.kserve.sdk import kubernetes_models
 from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection, ServingPods, Toleration
 
@@ -17,8 +18,7 @@ def environment(service: str, revision: Revision, cluster: ClusterSection) -> li
     Raises:
         DeploymentError: A secret has the name of a setting.
     """
-    from kubernetes import client
-
+    client = kubernetes_models()
     settings = {**revision.env, **identity(service, revision)}
     for secret in cluster.secrets:
         if secret.variable in settings:
@@ -47,8 +47,7 @@ def identity(service: str, revision: Revision) -> dict[str, str]:
 
 def resources(pods: ServingPods) -> Any:
     """Return requests and limits, which are equal: a model server that is throttled or evicted answers nobody."""
-    from kubernetes import client
-
+    client = kubernetes_models()
     amounts = {"cpu": pods.cpu, "memory": pods.memory}
     if pods.accelerator is not None:
         amounts[pods.accelerator.resource] = str(pods.accelerator.count)
@@ -57,8 +56,7 @@ def resources(pods: ServingPods) -> Any:
 
 def placement(service: str, revision: Revision, pods: ServingPods) -> dict[str, Any]:
     """Return the fields of a predictor that choose its nodes; only those that the project asks for."""
-    from kubernetes import client
-
+    client = kubernetes_models()
     accelerator = pods.accelerator
     selector = {**pods.node_selector, **(accelerator.node_selector if accelerator else {})}
     tolerations = [*pods.tolerations, *(accelerator.tolerations if accelerator else ())]
@@ -85,8 +83,7 @@ def placement(service: str, revision: Revision, pods: ServingPods) -> dict[str, 
 
 def shared_memory(pods: ServingPods) -> tuple[list[Any], list[Any]]:
     """Return the volumes of the pod and the mounts of the container that give it a /dev/shm of the size asked for."""
-    from kubernetes import client
-
+    client = kubernetes_models()
     if pods.accelerator is None or pods.accelerator.shared_memory is None:
         return [], []
     volume = client.V1Volume(
@@ -102,8 +99,7 @@ def ports() -> list[Any]:
     Knative allows one port only, which the runtime names. KServe takes a name with `h2c` for gRPC
     (reconcilers/service/service_reconciler.go, isGrpcPort; KServe at aaac4e2).
     """
-    from kubernetes import client
-
+    client = kubernetes_models()
     return [
         client.V1ContainerPort(name="http1", container_port=8080, protocol="TCP"),
         client.V1ContainerPort(name="h2c", container_port=8081, protocol="TCP"),
@@ -116,16 +112,14 @@ def lifecycle() -> Any:
     A pod that ends is taken out of its Service at the same time as it is told so, and proxies learn of that later. Knative
     has its own way, and refuses the field.
     """
-    from kubernetes import client
-
+    client = kubernetes_models()
     return client.V1Lifecycle(
         pre_stop=client.V1LifecycleHandler(_exec=client.V1ExecAction(command=["sleep", str(_SECONDS_UNTIL_PROXIES_KNOW)]))
     )
 
 
 def _toleration(toleration: Toleration) -> Any:
-    from kubernetes import client
-
+    client = kubernetes_models()
     return client.V1Toleration(
         key=toleration.key,
         operator=toleration.operator,
