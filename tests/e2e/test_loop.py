@@ -89,13 +89,22 @@ def test_first_release_is_promoted(world, released):
 
 
 def test_release_leaves_what_the_kubeflow_ui_shows(released):
-    for task in ("validate-data", "select-variant"):
+    for task in ("validate-data", "select-variant", "roll-out"):
         assert (released / task / "report").read_text().lower().startswith("<!doctype html>")
     assert metadata(released, "select-variant", "metrics")["roc_auc"] > 0.6
     curves = metadata(released, "select-variant", "curves")
-    assert len(curves["confidenceMetrics"]) > 50
+    points = curves["confidenceMetrics"]
+    false_positive_rate, recall = ([point[name] for point in points] for name in ("falsePositiveRate", "recall"))
+    assert len(points) > 50
+    for rates in (false_positive_rate, recall):
+        assert rates == sorted(rates)
+        assert 0 <= rates[0] <= rates[-1] == 1
+    area = np.trapezoid([0, *recall], [0, *false_positive_rate])
+    assert area == pytest.approx(metadata(released, "select-variant", "metrics")["roc_auc"], abs=2e-3)
     assert [column["displayName"] for column in curves["confusionMatrix"]["annotationSpecs"]] == ["on-time", "late"]
     assert metadata(released, "validate-data", "metrics")["checks_failed"] == 0
+    assert (released / "compare-champion" / "summary").read_text().startswith("**champion**: ✓")
+    assert metadata(released, "roll-out", "metrics")["looks"] == 0
     summary = (released / "roll-out" / "summary").read_text()
     assert summary.startswith("#")
     assert "promoted" in summary
