@@ -8,7 +8,7 @@
 Without a cluster section a task is placed nowhere in particular; kfp.local runs the pipelines that are compiled so. Caching is
 off for every task: each looks at the world or writes to it, and a cached check is a silent failure.
 
-Repeatable are all steps but the rollout, which moves users' traffic: each writes its own artifacts, which a second try replaces,
+Repeatable are all steps but the rollout, which moves users' traffic: each writes its own artifacts, which a second try replaces
 and its part of a record, which it finds again (a release by its run, a version by its content, a retraining by its claim).
 
 The service account belongs to a run, not to a task, so whoever submits the run names it. kfp-kubernetes 2.17 knows neither a
