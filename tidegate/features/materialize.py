@@ -58,11 +58,23 @@ class Materializer:
     arrive late, for an event time already passed, are picked up by their created timestamp.
     """
 
-    def __init__(self, source: duckdb.DuckDBPyConnection, online: RowWriter, project: str, repo_path: Path | str) -> None:
+    def __init__(
+        self, source: duckdb.DuckDBPyConnection, online: RowWriter, project: str, *, repository: Path, workspace: Path
+    ) -> None:
+        """Materialize from `source` into `online`.
+
+        Args:
+            source: Where views' sources are opened.
+            online: The online store.
+            project: Name of the Feast project.
+            repository: The Feast repository's folder, to which paths of sources may be relative.
+            workspace: What the sources lie below; on a cluster every pod has one of its own, so watermarks do not name it.
+        """
         self._source = source
         self._online = online
         self._project = project
-        self._repo_path = repo_path
+        self._repository = repository
+        self._workspace = workspace
         self._opened: dict[str, ViewSource] = {}
 
     def materialize(self, views: Sequence[FeatureView], until: datetime, *, live: bool = False) -> MaterializationReport:
@@ -82,7 +94,7 @@ class Materializer:
         return MaterializationReport(until, tuple(done))
 
     def _materialize(self, view: FeatureView, source: ViewSource, until: datetime, *, live: bool) -> ViewMaterialization:
-        definition, until_us = _definition(view), to_microseconds(until)
+        definition, until_us = self._definition(view), to_microseconds(until)
         since_us = self._online.watermark_us(self._project, view.name, definition)
         since = from_microseconds(since_us) if since_us is not None else None
         if since_us is not None and since_us >= until_us:
@@ -93,15 +105,15 @@ class Materializer:
         return ViewMaterialization(view.name, since, until, len(rows))
 
     def _open(self, view: FeatureView) -> ViewSource:
-        definition = _definition(view)
+        definition = self._definition(view)
         if definition not in self._opened:
             columns = [field.name for field in view.features]
-            self._opened[definition] = open_source(self._source, view, columns, self._repo_path)
+            self._opened[definition] = open_source(self._source, view, columns, self._repository)
         return self._opened[definition]
 
     def watermark_us(self, view: FeatureView) -> int | None:
         """Return up to which event time (microseconds since the epoch) a view is materialized; None if it is not."""
-        return self._online.watermark_us(self._project, view.name, _definition(view))
+        return self._online.watermark_us(self._project, view.name, self._definition(view))
 
     def read(self, view: FeatureView, since_us: int, until_us: int) -> list[PackedRow]:
         """Return every row of a view that becomes knowable in (since, until], packed, in that order; writes nothing."""
@@ -114,7 +126,7 @@ class Materializer:
         Raises:
             FeatureError: The online store cannot be written.
         """
-        self._online.write(rows, [Watermark(self._project, view.name, until_us, _definition(view)) for view in views])
+        self._online.write(rows, [Watermark(self._project, view.name, until_us, self._definition(view)) for view in views])
 
     def _pull(
         self, view: FeatureView, source: ViewSource, since_us: int | None, until_us: int, *, latest_only: bool = True
@@ -134,6 +146,19 @@ class Materializer:
         for event_us, created_us, *values in found:
             row = pack_row(dict(zip(features, values[len(keys) :], strict=True)))
             yield pack_key(prefix, tuple(values[: len(keys)])), event_us, created_us, row
+
+    def _definition(self, view: FeatureView) -> str:
+        """Return a digest of everything in the view's definition that decides what its online rows hold."""
+        source = view.batch_source
+        parts = [
+            *sorted(f"{field.name}:{field.dtype}" for field in [*view.entity_columns, *view.features]),
+            str(source.path).replace(str(self._workspace), ""),
+            str(source.timestamp_field),
+            str(source.created_timestamp_column),
+            str(sorted(source.field_mapping.items())),
+            str(view.ttl),  # a longer one wants rows back that the store has forgotten
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def known_at_us(row: PackedRow) -> int:
@@ -176,17 +201,3 @@ def _cast(view: FeatureView, column: str, dtype: FeastType) -> str:
 def _lifetime_us(view: FeatureView) -> int | None:
     """Return how long after its event a live row is kept: longer than any server, whose clock may be slow, reads it."""
     return (view.ttl + _CLOCK_TOLERANCE) // timedelta(microseconds=1) if view.ttl else None
-
-
-def _definition(view: FeatureView) -> str:
-    """Return a digest of everything in the view's definition that decides what its online rows hold."""
-    source = view.batch_source
-    parts = [
-        *sorted(f"{field.name}:{field.dtype}" for field in [*view.entity_columns, *view.features]),
-        str(source.path),
-        str(source.timestamp_field),
-        str(source.created_timestamp_column),
-        str(sorted(source.field_mapping.items())),
-        str(view.ttl),  # a longer one wants rows back that the store has forgotten
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

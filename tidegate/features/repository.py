@@ -159,7 +159,9 @@ class FeatureRepository:
     def _open_materializer(self) -> Materializer:
         if self._materializer is None:
             online = open_row_writer(self._online_store)
-            self._materializer = Materializer(open_connection(), online, self._store.project, self._repository)
+            self._materializer = Materializer(
+                open_connection(), online, self._store.project, repository=self._repository, workspace=self._workspace
+            )
         return self._materializer
 
     def _served_views(self) -> list[FeatureView]:
