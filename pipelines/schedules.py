@@ -20,7 +20,7 @@ from pipelines.submission import Submitter, Uploaded
 from tidegate.errors import PipelineError
 
 _NOTE = re.compile(
-    r"tidegate: generation=(?P<generation>\d+) enabled=(?P<enabled>yes|no) "
+    r"tidegate: generation=(?P<generation>\d+) enabled=(?P<enabled>yes|no) before=(?P<before>yes|no) "
     r"spec=(?P<spec>sha256:[0-9a-f]{64}) version=(?P<version>\S+) image=(?P<image>\S+)"
 )
 _GOING_ON = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
@@ -47,10 +47,10 @@ class Wanted:
         text = json.dumps(self._specification(), sort_keys=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
-    def body(self, *, generation: int, enabled: bool, to_be_enabled: bool) -> dict[str, Any]:
-        """Return the recurring run to create."""
+    def body(self, *, generation: int, enabled: bool, to_be_enabled: bool, was_enabled: bool) -> dict[str, Any]:
+        """Return the recurring run to create, with a note of what it is to become, and of what it replaces."""
         note = (
-            f"tidegate: generation={generation} enabled={'yes' if to_be_enabled else 'no'} "
+            f"tidegate: generation={generation} enabled={_yes(to_be_enabled)} before={_yes(was_enabled)} "
             f"spec={self.digest} version={self.uploaded.version} image={self.image}"
         )
         return {
@@ -85,6 +85,7 @@ class Kept:
     pipeline_id: str
     generation: int
     to_be_enabled: bool
+    replaced_enabled: bool
     spec: str
     version: str
     image: str
@@ -135,15 +136,14 @@ class Schedules:
                 Kubeflow Pipelines refused or could not be reached, after which the same command finishes what was begun.
         """
         before = self.find(wanted.name)
-        was_enabled = _is_enabled(before)
-        to_be_enabled = was_enabled if enabled is None else enabled
+        to_be_enabled = _is_enabled(before) if enabled is None else enabled
         replaces = not before or before[-1].spec != wanted.digest
         if replaces:
             self._create(wanted, before, to_be_enabled)
         try:
             kept, acted = self._settle(wanted.name, to_be_enabled)
         except _RunGoesOn as overlap:
-            self._back_out(wanted.name, overlap.schedule, was_enabled)
+            self._back_out(wanted.name, overlap.schedule, _was_enabled(before))
             raise PipelineError(
                 f"schedule {wanted.name} stays as it was: its run {overlap.run_id} goes on, and the new schedule's runs would "
                 f"overlap with it; wait for it, or end it by: python -m pipelines terminate {overlap.run_id}"
@@ -211,7 +211,12 @@ class Schedules:
     def _create(self, wanted: Wanted, before: list[Kept], to_be_enabled: bool) -> None:
         generation = before[-1].generation + 1 if before else 1
         # The first one is created as it is to be: nothing has to be disabled before, and no crash can come in between.
-        body = wanted.body(generation=generation, enabled=to_be_enabled and not before, to_be_enabled=to_be_enabled)
+        body = wanted.body(
+            generation=generation,
+            enabled=to_be_enabled and not before,
+            to_be_enabled=to_be_enabled,
+            was_enabled=_was_enabled(before),
+        )
 
         def created() -> dict[str, Any] | None:
             same = (kept for kept in self.find(wanted.name) if (kept.generation, kept.spec) == (generation, wanted.digest))
@@ -309,6 +314,7 @@ def kept_of(item: dict[str, Any]) -> Kept:
         pipeline_id=(item.get("pipeline_version_reference") or {}).get("pipeline_id", ""),
         generation=int(note["generation"]),
         to_be_enabled=note["enabled"] == "yes",
+        replaced_enabled=note["before"] == "yes",
         spec=note["spec"],
         version=note["version"],
         image=note["image"],
@@ -316,7 +322,14 @@ def kept_of(item: dict[str, Any]) -> Kept:
 
 
 def _is_enabled(found: list[Kept]) -> bool:
-    """Say whether a schedule is one that starts runs, also while one is being replaced by another."""
-    if len(found) == 1:
-        return found[0].enabled
-    return not found or any(kept.enabled for kept in found) or found[-1].to_be_enabled
+    """Say whether a schedule is to start runs; while one replaces another, that is what the new one is to become."""
+    return not found or any(kept.enabled for kept in found) or (len(found) > 1 and found[-1].to_be_enabled)
+
+
+def _was_enabled(found: list[Kept]) -> bool:
+    """Say whether a schedule starts runs; while one replaces another, whether the old one did."""
+    return not found or any(kept.enabled for kept in found) or (len(found) > 1 and found[-1].replaced_enabled)
+
+
+def _yes(whether: bool) -> str:
+    return "yes" if whether else "no"
