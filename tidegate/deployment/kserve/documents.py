@@ -24,6 +24,7 @@ from tidegate.deployment.kserve.naming import (
     TAG_ROUTING_ANNOTATION,
 )
 from tidegate.deployment.kserve.pods import environment, lifecycle, placement, ports, resources, shared_memory
+from tidegate.deployment.kserve.replicas import standard_replicas
 from tidegate.deployment.kserve.rules import check_document
 from tidegate.deployment.kserve.sdk import kserve_models, kubernetes_models
 from tidegate.errors import DeploymentError
@@ -33,8 +34,7 @@ from tidegate.project.cluster import ClusterSection
 def standard_document(service: Service, cluster: ClusterSection, *, in_place: bool = False) -> dict[str, Any]:
     """Return the InferenceService of `service` for Standard mode: a Deployment for each revision, split by Gateway API.
 
-    While there is a canary, the stable keeps at least one replica, and the canary no more than the stable keeps: a canary
-    without replicas never becomes ready (components/predictor.go, canaryReplicaCount; KServe at aaac4e2).
+    While there is a canary both keep what their share of the traffic needs (`replicas.py`).
 
     KServe's payload logger sees a canary's requests only once it is promoted: until then the canary's Service leads past
     the logger's container (reconcileCanaryDeployments in the same file passes no logger on; service_reconciler.go).
@@ -60,17 +60,16 @@ def standard_document(service: Service, cluster: ClusterSection, *, in_place: bo
             f"service {service.name} is replaced in place, so there can be no canary {service.canary.name}; "
             "set rollout.strategy to canary, or remove the canary"
         )
-    kept = max(service.stable.min_replicas, 1) if service.canary else service.stable.min_replicas
-    scaling = standard_scaling(cluster, kept)
-    predictor = _predictor(service.name, service.stable, cluster, scaling, replicas=kept, fields=scaling.fields)
+    replicas = standard_replicas(service, spare_capacity=cluster.serving.accelerator is None)
+    scaling = standard_scaling(cluster, replicas.stable)
+    predictor = _predictor(service.name, service.stable, cluster, scaling, replicas=replicas.stable, fields=scaling.fields)
     spec: dict[str, Any] = {}
     if in_place:
         predictor.deployment_strategy = _one_after_another()
     else:
         predictor.name = service.stable.name
     if service.canary is not None:
-        replicas = min(max(service.canary.min_replicas, 1), kept)
-        spec["canary"] = [_canary(service, service.canary, cluster, scaling, replicas)]
+        spec["canary"] = [_canary(service, service.canary, cluster, scaling, replicas.canary)]
     return _document(service, predictor, annotations={MODE_ANNOTATION: "Standard", **scaling.annotations}, **spec)
 
 

@@ -46,7 +46,7 @@ def identity(service: str, revision: Revision) -> dict[str, str]:
 
 
 def resources(pods: ServingPods) -> Any:
-    """Return requests and limits, which are equal: a model server that is throttled or evicted answers nobody."""
+    """Return requests and limits, which are equal, so that a node has what it promises and no neighbour takes it away."""
     client = kubernetes_models()
     amounts = {"cpu": pods.cpu, "memory": pods.memory}
     if pods.accelerator is not None:

@@ -86,3 +86,11 @@ def test_a_token_without_a_secret_is_refused(cluster, service):
 )
 def test_mostly_there_are_none(cluster, service, section):
     assert companion_documents(service, cluster(**section)) == []
+
+
+def test_kedas_schema_refuses_a_scaled_object_without_triggers(cluster, service, schema_errors):
+    """So a canary beside KEDA is given the class `none`: KServe would write it a ScaledObject without triggers."""
+    [scaled] = companion_documents(service, cluster(serving={"max_replicas": 6, "autoscaling": KAFKA}))
+    del scaled["spec"]["triggers"]
+
+    assert schema_errors(scaled) == ["spec: 'triggers' is a required property"]

@@ -58,7 +58,7 @@ def test_a_standard_canary_has_its_percent_and_a_fixed_number_of_replicas(cluste
 
     assert canary["trafficPercent"] == 5
     assert canary["predictor"]["name"] == "v2"
-    assert canary["predictor"]["minReplicas"] == 3
+    assert canary["predictor"]["minReplicas"] == 1
     assert not {"maxReplicas", "scaleTarget", "scaleMetric", "autoScaling"} & canary["predictor"].keys()
     assert predictor(document)["maxReplicas"] == 9
     assert predictor(document)["scaleTarget"] == 70
@@ -68,16 +68,22 @@ def test_a_standard_canary_has_its_percent_and_a_fixed_number_of_replicas(cluste
 
 
 @pytest.mark.parametrize(
-    ("stable", "canary", "expected"),
+    ("stable", "canary", "percent", "expected"),
     [
-        pytest.param(1, 1, (1, 1), id="one-each"),
-        pytest.param(1, 4, (1, 1), id="a-canary-never-has-more-than-the-stable-keeps"),
-        pytest.param(4, 1, (4, 1), id="a-smaller-canary"),
-        pytest.param(0, 0, (1, 1), id="nothing-scales-to-zero-while-there-is-a-canary"),
+        pytest.param(1, 1, 0, (1, 1), id="one-each-even-at-0-percent"),
+        pytest.param(1, 1, 50, (1, 1), id="one-each"),
+        pytest.param(2, 2, 5, (3, 1), id="of-2-KServe-takes-1-so-3-are-asked-for"),
+        pytest.param(10, 10, 5, (11, 1), id="one-more-until-the-canary-is-ready"),
+        pytest.param(10, 10, 10, (10, 1), id="shares-that-come-out-even"),
+        pytest.param(10, 10, 50, (10, 5), id="half-each"),
+        pytest.param(10, 10, 100, (10, 10), id="everything-to-the-canary"),
+        pytest.param(4, 1, 50, (4, 1), id="a-canary-that-keeps-fewer"),
+        pytest.param(1, 8, 50, (4, 4), id="a-canary-that-keeps-more-never-has-more-than-the-stable"),
+        pytest.param(0, 0, 5, (1, 1), id="nothing-scales-to-zero-while-there-is-a-canary"),
     ],
 )
-def test_replicas_while_there_is_a_canary(cluster, service, stable, canary, expected):
-    asked = Service(service.name, service.namespace, _with(service.stable, stable), _with(service.canary, canary), 0)
+def test_replicas_while_there_is_a_canary(cluster, service, stable, canary, percent, expected):
+    asked = Service(service.name, service.namespace, _with(service.stable, stable), _with(service.canary, canary), percent)
     serving = {"min_replicas": 0, "max_replicas": 5, "autoscaling": {"by": "prometheus", "query": "sum(up)"}}
 
     document = standard_document(asked, cluster(serving=serving, prometheus={"url": "http://prometheus:9090"}))
@@ -85,6 +91,15 @@ def test_replicas_while_there_is_a_canary(cluster, service, stable, canary, expe
     replicas = predictor(document)["minReplicas"], document["spec"]["canary"][0]["predictor"]["minReplicas"]
     assert replicas == expected
     assert read_service(document) == asked
+
+
+def test_with_accelerators_the_stable_asks_for_no_more_than_it_had(cluster, service):
+    asked = Service(service.name, service.namespace, _with(service.stable, 2), _with(service.canary, 2), 5)
+
+    document = standard_document(asked, cluster(serving={**GPU, "min_replicas": 2, "max_replicas": 2}))
+
+    assert predictor(document)["minReplicas"] == 2
+    assert document["spec"]["canary"][0]["predictor"]["minReplicas"] == 1
 
 
 def test_a_canary_says_all_that_the_stable_says_since_kserve_merges_it_over_the_stable(cluster, service):
