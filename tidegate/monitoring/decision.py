@@ -16,11 +16,19 @@ from tidegate.storage import open_store
 
 @dataclass(frozen=True, slots=True)
 class DriftOutcome:
-    """What a drift run found and decided; `retraining` is the claim, if this run is the one to start the release."""
+    """What a drift run found and decided.
+
+    Attributes:
+        check: The numbers.
+        decision: What the drift policy made of them.
+        retraining: The claim, if this run is the one to start the release.
+        note: What went wrong besides, such as numbers that could not be pushed.
+    """
 
     check: DriftCheck
     decision: Decision
     retraining: Retraining | None
+    note: str = ""
 
     @property
     def retrain(self) -> bool:
@@ -54,7 +62,7 @@ class DriftOutcome:
             f"## {'Retrain' if self.retrain else 'Keep the champion'}\n\n{self.reason}\n\n"
             f"{self.check.model} version {self.check.version}, {self.check.window_start:%Y-%m-%d %H:%M} to "
             f"{self.check.window_end:%Y-%m-%d %H:%M} UTC, {self.check.rows:,} predictions\n\n{self.check.summary}\n\n"
-            f"| column | PSI | drifted |\n| --- | ---: | --- |\n{rows}\n"
+            f"| column | PSI | drifted |\n| --- | ---: | --- |\n{rows}\n" + (f"\n{self.note}\n" if self.note else "")
         )
 
 

@@ -144,6 +144,7 @@ class Prometheus(Section):
         default="istio", description="Whose counters of first attempts there are: istio_requests_total, or Envoy's clusters."
     )
     token: EnvironmentName | None = Field(default=None, description="Variable that holds a bearer token.")
+    pushgateway: HttpAddress | None = Field(default=None, description="Takes the numbers of drift checks, for alerts on them.")
 
 
 class ClusterSection(Section):

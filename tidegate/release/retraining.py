@@ -3,14 +3,16 @@
 monitoring/<model>/decisions/<window end>.json
 """
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from tidegate.errors import MonitoringError
 from tidegate.monitoring.decision import DriftOutcome, check_and_decide
-from tidegate.monitoring.records import MONITORING_ROOT, Retraining, check_key, read_retrainings
+from tidegate.monitoring.push import push_drift_check
+from tidegate.monitoring.records import MONITORING_ROOT, DriftCheck, Retraining, check_key, read_retrainings
 from tidegate.monitoring.trigger import mark_finished, mark_started
 from tidegate.project import Project
 from tidegate.release.record import ReleaseLedger
@@ -27,7 +29,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def run_drift_check(project: Project, *, now: datetime, report: Path, run_id: str) -> DriftOutcome:
-    """Check the window that ends now, decide, claim the retraining if one is due, and write the decision down."""
+    """Check the window that ends now, decide, claim the retraining if one is due, and write the decision down.
+
+    On a cluster with a Pushgateway the numbers are pushed as well; should that fail, the outcome says so in its note, and the
+    alert on drift checks that are not made goes off in time.
+    """
     outcome = check_and_decide(project, now=now, report=report, run_id=run_id)
     record = DecisionRecord(
         window_end=outcome.check.window_end,
@@ -37,7 +43,17 @@ def run_drift_check(project: Project, *, now: datetime, report: Path, run_id: st
     )
     key = check_key(project.name, record.window_end).replace("/checks/", "/decisions/")
     open_store(project.store_uri).put(key, msgspec.json.format(msgspec.json.encode(record)))
+    try:
+        _push(project, outcome.check)
+    except MonitoringError as error:
+        return replace(outcome, note=f"The numbers could not be pushed: {error}")
     return outcome
+
+
+def _push(project: Project, check: DriftCheck) -> None:
+    prometheus = project.on_cluster.prometheus if project.target == "kserve" else None
+    if prometheus is not None and prometheus.pushgateway is not None:
+        push_drift_check(prometheus.pushgateway, project.on_cluster.namespace, check, at=datetime.now(UTC))
 
 
 def read_decisions(store: ObjectStore, model: str) -> list[DecisionRecord]:

@@ -32,7 +32,7 @@ COMMON_LABELS = ("model", "version", "revision")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its labels are those beside `COMMON_LABELS`."""
+    """One metric; `labels` are its own, beside those that all have."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -53,6 +53,20 @@ METRICS = {
         Metric(LOG_FAILURES, "counter", (), "Failed writes to the object store."),
         Metric(QUEUE_ROWS, "gauge", (), "Rows waiting to be logged."),
         Metric(WORKERS_READY, "gauge", (), "Workers that answer requests."),
+    )
+}
+
+# What the drift check pushes, since it ends before it could be scraped; with the labels `namespace` and `model`.
+DRIFT_CHECKED = "tidegate_drift_checked_timestamp_seconds"
+DRIFT_DETECTED = "tidegate_drift_detected"
+DRIFT_INDEX = "tidegate_drift_psi"
+
+PUSHED_METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(DRIFT_CHECKED, "gauge", (), "When drift was last checked, by the clock on the wall."),
+        Metric(DRIFT_DETECTED, "gauge", ("kind",), "1 if the last window drifted: data, prediction or concept."),
+        Metric(DRIFT_INDEX, "gauge", ("column",), "Population stability index of an input in the last window."),
     )
 }
 

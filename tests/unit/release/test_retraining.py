@@ -10,6 +10,7 @@ from tidegate.monitoring.decision import DriftOutcome
 from tidegate.monitoring.policy import Decision
 from tidegate.monitoring.records import ColumnDrift, ConceptDrift, DriftCheck, read_retrainings
 from tidegate.monitoring.trigger import claim_retraining
+from tidegate.project import load_project
 from tidegate.release import retraining as glue
 from tidegate.release.record import ReleaseLedger
 
@@ -101,3 +102,18 @@ def test_decision_on_the_same_window_replaces_the_earlier_and_windows_are_in_ord
         glue.run_drift_check(project, now=end, report=Path("report.html"), run_id="drift-7")
 
     assert [record.reason for record in glue.read_decisions(store, project.name)] == ["again", "later"]
+
+
+def test_numbers_that_cannot_be_pushed_cost_no_decision(tmp_path, project_text, store, claimed, monkeypatch):
+    cluster = "cluster:\n  store: s3://b/p\n  prometheus:\n    url: http://p:9090\n    pushgateway: http://127.0.0.1:1\n"
+    (tmp_path / "cluster.yaml").write_text(project_text + cluster)
+    on_cluster = load_project(tmp_path / "cluster.yaml", target="kserve")
+    monkeypatch.setattr(glue, "open_store", lambda uri: store)
+    monkeypatch.setattr(glue, "check_and_decide", lambda *_, **__: DriftOutcome(CHECK, DECISION, claimed))
+
+    found = glue.run_drift_check(on_cluster, now=AT, report=Path("report.html"), run_id="drift-7")
+
+    assert found.retrain
+    assert found.note.startswith("The numbers could not be pushed: the Pushgateway at http://127.0.0.1:1 cannot be reached")
+    assert found.note in found.markdown
+    assert len(glue.read_decisions(store, on_cluster.name)) == 1
