@@ -12,8 +12,9 @@ Deployment or a Knative Revision is told to be made from it and not from one bef
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from tidegate.deployment.kserve.connection import FIELD_MANAGER, Document
@@ -24,7 +25,13 @@ TEMPLATE_ANNOTATION = "tidegate.dev/template"
 
 _SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleMetricType", "scaleTarget", "autoScaling", "deploymentStrategy")
 _ROLE = {"Standard": ("name", *_SCALE), "Knative": ("name", "canaryTrafficPercent")}
-_UNITS = {"m": "0.001", "k": "1e3", "M": "1e6", "G": "1e9", "T": "1e12", "Ki": "1024", "Mi": "1048576", "Gi": "1073741824"}
+_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>m|k|M|G|T|Ki|Mi|Gi|Ti)?")
+_UNITS = {
+    "": Decimal(1),
+    "m": Decimal("0.001"),
+    **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGT", start=1)},
+    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGT", start=1)},
+}
 _SECRETIVE = ("SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "KEY")
 
 Path = tuple[str, ...]
@@ -168,11 +175,8 @@ def _equal_amounts(ours: str | int, theirs: str | int) -> bool:
 
 
 def _amount(text: str) -> Decimal | None:
-    number = text.rstrip("mkMGTKi")
-    try:
-        return Decimal(number) * Decimal(_UNITS[text[len(number) :]] if number != text else 1)
-    except (InvalidOperation, KeyError):
-        return None
+    match = _QUANTITY.fullmatch(text)
+    return None if match is None else Decimal(match["number"]) * _UNITS[match["unit"] or ""]
 
 
 def _at(document: Any, path: Path) -> Any:
