@@ -158,6 +158,8 @@ class KfpApi:
                 return {}
             case "GET", ["recurringruns"]:
                 return self._page(self._scoped(self.recurring, query), "recurringRuns", query, kind="recurringruns")
+            case "GET", ["recurringruns", identity]:
+                return _found(self.recurring, identity)
             case "POST", ["recurringruns"]:
                 return self._create_recurring(_checked(body, kfp_server_api.V2beta1RecurringRun))
             case "POST", ["recurringruns", action]:
@@ -169,7 +171,7 @@ class KfpApi:
             if match[1] not in self.logs:  # the real one has sent 200 by then, too: run_log_server.go
                 return json.dumps({"error_message": f"pod {match[1]} not found"})
             return self.logs[match[1]]
-        raise Refusal(404, "Not Found")
+        raise Refusal(404, f"no route {method} {path}")
 
     def _create_pipeline(self, pipeline: dict[str, Any]) -> dict[str, Any]:
         name = pipeline.get("name") or pipeline.get("display_name") or ""

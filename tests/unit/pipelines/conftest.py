@@ -47,7 +47,7 @@ def compiled(flights: Project) -> Callable[..., CompiledPipeline]:
 
     def make(change: str = "", image: str = IMAGE) -> CompiledPipeline:
         content = yaml.safe_dump(SPECIFICATION | ({"defaultPipelineRoot": change} if change else {}))
-        return CompiledPipeline(project=flights, pipeline="drift", content=content.encode(), image=image)
+        return CompiledPipeline(project=flights, pipeline="drift", content=content.replace(IMAGE, image).encode(), image=image)
 
     return make
 
