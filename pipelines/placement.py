@@ -8,7 +8,7 @@
 Without a cluster section a task is placed nowhere in particular; kfp.local runs the pipelines that are compiled so. Caching is
 off for every task: each looks at the world or writes to it, and a cached check is a silent failure.
 
-Repeatable are all steps but the rollout, which moves users' traffic: each writes its own artifacts, which a second try replaces
+Every step but the rollout, which moves users' traffic, is repeatable: it writes its own artifacts, which a second try replaces,
 and its part of a record, which it finds again (a release by its run, a version by its content, a retraining by its claim).
 
 The service account belongs to a run, not to a task, so whoever submits the run names it. kfp-kubernetes 2.17 knows neither a
@@ -25,7 +25,7 @@ from kfp import dsl, kubernetes
 from tidegate.deployment.kserve.quantity import mebibytes
 from tidegate.errors import PipelineError
 from tidegate.project import ClusterSection
-from tidegate.project.cluster import Labels, Toleration
+from tidegate.project.cluster import Labels, StepPods, Toleration
 
 _FIRST_RETRY_AFTER = "30s"
 _SCRATCH = "scratch"
@@ -43,71 +43,76 @@ class Placement:
     def repeatable(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """Place a step that leaves the same behind however often it is tried: it is retried, and ended at its timeout."""
         if self.cluster is not None:
-            steps = self.cluster.steps
-            self._place(task, steps.node_selector, steps.tolerations)
-            self._repeat(task)
+            _place(task, self.cluster)
+            _repeat(task, self.cluster.steps)
         return self.uncached(task)
 
     def once(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """Place a step that must not be tried again by itself, and that knows its own limits of time: the rollout."""
         if self.cluster is not None:
-            steps = self.cluster.steps
-            self._place(task, steps.node_selector, steps.tolerations)
+            _place(task, self.cluster)
         return self.uncached(task)
 
     def as_serving(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        """Place a repeatable step where the model will be served, with the same accelerator: it builds or measures for that."""
+        """Place a repeatable step where the model will be served, since it builds or measures for that node type.
+
+        It has the CPUs and the accelerator of one model server, and the memory of a step.
+        """
         if self.cluster is not None:
-            serving, accelerator = self.cluster.serving, self.cluster.serving.accelerator
-            selector = {**serving.node_selector, **(accelerator.node_selector if accelerator else {})}
-            tolerations = (*serving.tolerations, *(accelerator.tolerations if accelerator else ()))
-            if not (selector or tolerations):  # the model server runs on any node, so the steps' own are as good
-                selector, tolerations = self.cluster.steps.node_selector, self.cluster.steps.tolerations
-            self._place(task, selector, tolerations)
-            if accelerator is not None:
-                task.set_accelerator_type(accelerator.resource).set_accelerator_limit(accelerator.count)
-                if accelerator.shared_memory is not None:
-                    kubernetes.empty_dir_mount(
-                        task,
-                        volume_name=_SHARED_MEMORY,
-                        mount_path="/dev/shm",  # noqa: S108 - where Linux keeps it
-                        medium="Memory",
-                        size_limit=accelerator.shared_memory,
-                    )
-            self._repeat(task)
+            _place_as_serving(task, self.cluster)
+            _repeat(task, self.cluster.steps)
         return self.uncached(task)
 
     def uncached(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """Turn caching off for a task or a nested pipeline, and return it."""
         return task.set_caching_options(enable_caching=False)
 
-    def _place(self, task: dsl.PipelineTask, selector: Labels, tolerations: tuple[Toleration, ...]) -> None:
-        assert self.cluster is not None  # noqa: S101 - every caller looked
-        steps = self.cluster.steps
-        cpu, memory = kfp_cpu("cluster.steps.cpu", steps.cpu), kfp_memory(steps.memory)
-        task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
-        kubernetes.empty_dir_mount(
-            task, volume_name=_SCRATCH, mount_path=self.cluster.workspace, size_limit=steps.ephemeral_storage
-        )
-        for label, value in sorted(selector.items()):
-            kubernetes.add_node_selector(task, label_key=label, label_value=value)
-        for toleration in dict.fromkeys(tolerations):
-            kubernetes.add_toleration(
-                task,
-                key=toleration.key,
-                operator=toleration.operator,
-                value=toleration.value or None,
-                effect=toleration.effect,
-            )
-        for secret in self.cluster.secrets:
-            kubernetes.use_secret_as_env(task, secret_name=secret.secret, secret_key_to_env={secret.key: secret.variable})
 
-    def _repeat(self, task: dsl.PipelineTask) -> None:
-        assert self.cluster is not None  # noqa: S101 - every caller looked
-        steps = self.cluster.steps
-        if steps.retries:
-            task.set_retry(steps.retries, backoff_duration=_FIRST_RETRY_AFTER)
-        kubernetes.set_timeout(task, seconds=steps.timeout_seconds)
+def _place(task: dsl.PipelineTask, cluster: ClusterSection) -> None:
+    _describe_pod(task, cluster, kfp_cpu("cluster.steps.cpu", cluster.steps.cpu))
+    _choose_nodes(task, cluster.steps.node_selector, cluster.steps.tolerations)
+
+
+def _place_as_serving(task: dsl.PipelineTask, cluster: ClusterSection) -> None:
+    _describe_pod(task, cluster, kfp_cpu("cluster.serving.cpu", cluster.serving.cpu))
+    accelerator = cluster.serving.accelerator
+    selector = {**cluster.serving.node_selector, **(accelerator.node_selector if accelerator else {})}
+    tolerations = (*cluster.serving.tolerations, *(accelerator.tolerations if accelerator else ()))
+    if not (selector or tolerations):  # the model server runs on any node, so the steps' own are as good
+        selector, tolerations = cluster.steps.node_selector, cluster.steps.tolerations
+    _choose_nodes(task, selector, tolerations)
+    if accelerator is not None:
+        task.set_accelerator_type(accelerator.resource).set_accelerator_limit(accelerator.count)
+        if accelerator.shared_memory is not None:
+            kubernetes.empty_dir_mount(
+                task,
+                volume_name=_SHARED_MEMORY,
+                mount_path="/dev/shm",  # noqa: S108 - where Linux keeps it
+                medium="Memory",
+                size_limit=accelerator.shared_memory,
+            )
+
+
+def _describe_pod(task: dsl.PipelineTask, cluster: ClusterSection, cpu: str) -> None:
+    memory = kfp_memory(cluster.steps.memory)
+    task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
+    scratch = cluster.steps.ephemeral_storage
+    kubernetes.empty_dir_mount(task, volume_name=_SCRATCH, mount_path=cluster.workspace, size_limit=scratch)
+    for secret in cluster.secrets:
+        kubernetes.use_secret_as_env(task, secret_name=secret.secret, secret_key_to_env={secret.key: secret.variable})
+
+
+def _choose_nodes(task: dsl.PipelineTask, selector: Labels, tolerations: tuple[Toleration, ...]) -> None:
+    for label, value in sorted(selector.items()):
+        kubernetes.add_node_selector(task, label_key=label, label_value=value)
+    for toleration in dict.fromkeys(tolerations):
+        kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value or None, toleration.effect)
+
+
+def _repeat(task: dsl.PipelineTask, steps: StepPods) -> None:
+    if steps.retries:
+        task.set_retry(steps.retries, backoff_duration=_FIRST_RETRY_AFTER)
+    kubernetes.set_timeout(task, seconds=steps.timeout_seconds)
 
 
 def kfp_cpu(field: str, quantity: str) -> str:

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import yaml
 
+from pipelines.failure import failure_cause
 from pipelines.launcher import REPOSITORY
 from tidegate.deployment.local.operations import start_supervisor, stop_supervisor
 from tidegate.deployment.local.target import LocalTarget
@@ -149,7 +150,7 @@ def killed(machine, promoted) -> tuple[int, str]:
     try:
         wait_for(lambda: progresses(machine), run)
         assert machine.target.get(NAME).canary_percent == 20
-        os.kill(rollout_process("release-2"), signal.SIGKILL)
+        os.kill(rollout_process(machine), signal.SIGKILL)
         log, _ = run.communicate(timeout=120)
     finally:
         run.kill()
@@ -170,6 +171,7 @@ def test_killed_rollout_is_rolled_back_and_the_run_fails(machine, killed):
     release, rollout, service = machine.release(2), machine.journal.current(), machine.target.get(NAME)
 
     assert status != 0
+    assert failure_cause(log) == "roll-out: ended without an error"
     assert "settle-rollout' finished with status SUCCESS" in plain(log)
     assert (rollout.version, rollout.state) == (2, "rolled_back")
     assert rollout.outcome == "aborted: the step that rolls out ended before the outcome"
@@ -196,6 +198,8 @@ def test_rollout_that_never_began_is_told_with_its_cause(machine, killed):
     log, _ = run.communicate(timeout=120)
 
     assert run.returncode != 0
+    assert failure_cause(log).startswith("roll-out: ")
+    assert "feature_store.yaml" in failure_cause(log)
     assert "settle-rollout' finished with status SUCCESS" in plain(log)
     release = machine.release(3)
     assert (release.state, release.rollout_id) == ("stopped", None)
@@ -210,12 +214,12 @@ def progresses(machine: Machine) -> bool:
     return current is not None and current.version == 2 and current.state == "progressing" and current.settled
 
 
-def rollout_process(release_id: str) -> int:
-    """Return the Python process of the step that rolls the release out; its parent is a shell."""
+def rollout_process(machine: Machine) -> int:
+    """Return the Python process of the step that runs on the machine now; its parent is a shell."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (folder / "cmdline").read_text().split("\0")
-            if command[1:3] == ["-m", "kfp.dsl.executor_main"] and release_id in "".join(command):
+            if command[1:3] == ["-m", "kfp.dsl.executor_main"] and str(machine.project.file) in "".join(command):
                 return int(folder.name)
     raise AssertionError("the step does not run")
 

@@ -20,8 +20,6 @@ from tidegate.project import load_project
 
 # What only the serving node type can answer: a variant built for it, and its speed there.
 MEASURED = {"build-variant", "select-variant"}
-# Moves users' traffic, so nobody but a person tries it again; it has its own limits of time.
-ONCE = {"roll-out"}
 
 Compile = Callable[[dict[str, Any]], dict[str, "Task"]]
 
@@ -100,6 +98,7 @@ def test_every_task_has_requests_limits_scratch_and_secrets_by_reference(compile
         {
             "secrets": [{"variable": "AWS_SECRET_ACCESS_KEY", "secret": "s3", "key": "secret"}],
             "steps": {"cpu": "1500m", "memory": "6Gi", "ephemeral_storage": "20Gi", "node_selector": {"pool": "batch"}},
+            "serving": {"cpu": "3"},
             "workspace": "/scratch",
         }
     )
@@ -107,9 +106,10 @@ def test_every_task_has_requests_limits_scratch_and_secrets_by_reference(compile
     assert len(tasks) == 26
     for task in tasks.values():
         found = {key: value for key, value in task.resources.items() if key.startswith("resource")}
+        cpu = "3" if task.name in MEASURED else "1500m"
         assert found == {
-            "resourceCpuRequest": "1500m",
-            "resourceCpuLimit": "1500m",
+            "resourceCpuRequest": cpu,
+            "resourceCpuLimit": cpu,
             "resourceMemoryRequest": "6Gi",
             "resourceMemoryLimit": "6Gi",
         }
@@ -183,8 +183,9 @@ def test_quantities_that_kfp_cannot_read_are_refused_or_translated(compiled):
     tasks = compiled({"steps": {"memory": "1.5Gi"}})
     assert tasks["batch/score-batch"].resources["resourceMemoryLimit"] == str(3 * 2**29)
 
-    with pytest.raises(PipelineError, match=r"cluster\.steps\.cpu: '2Gi' is no number of CPUs; give one such as '2' or '500m'"):
-        compiled({"steps": {"cpu": "2Gi"}})
+    for pods in ("steps", "serving"):
+        with pytest.raises(PipelineError, match=rf"cluster\.{pods}\.cpu: '2Gi' is no number of CPUs; give one such as '2' or"):
+            compiled({pods: {"cpu": "2Gi"}})
 
 
 def test_project_without_a_cluster_is_placed_nowhere(tmp_path, project_text):
