@@ -37,7 +37,8 @@ for package in (tidegate.serving, tidegate.storage):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith(".generate"):  # writes the message classes, when the protocol changes
             importlib.import_module(module.name)
-import boto3, redis
+import boto3
+import tidegate.features.online, tidegate.features.online_file, tidegate.features.online_redis_reader
 """
 
 
