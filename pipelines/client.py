@@ -104,7 +104,7 @@ class KubeflowPipelines:
 
     def text(self, path: str) -> str:
         """Return the text at `path`, asked for once; raises as `create` does."""
-        return self._answer("GET", path).text
+        return str(self._answer("GET", path).text)
 
     def ensure(
         self, find: Callable[[], dict[str, Any] | None], make: Callable[[], dict[str, Any]]

@@ -144,14 +144,15 @@ class _Tasks:
 
 def _specification(api: KubeflowPipelines, run: dict[str, Any]) -> dict[str, Any]:
     """Return the IR that a run executes, which the run holds itself or names by its version."""
-    held = run.get("pipeline_spec")
+    held: dict[str, Any] | None = run.get("pipeline_spec")
     if not held:
         reference = run.get("pipeline_version_reference") or {}
         pipeline, version = reference.get("pipeline_id"), reference.get("pipeline_version_id")
         if not (pipeline and version):
             return {}
         held = api.get(f"{API}/pipelines/{pipeline}/versions/{version}").get("pipeline_spec") or {}
-    return held.get("pipeline_spec", held)  # beside its platform_spec, if it has one
+    specification: dict[str, Any] = held.get("pipeline_spec", held)  # beside its platform_spec, if it has one
+    return specification
 
 
 def _steps(ir: dict[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.api_errors import ApiRefusal
 from pipelines.client import API, KubeflowPipelines, where
 from tidegate.errors import PipelineError
 from tidegate.project import Project, load_project
@@ -102,6 +103,7 @@ def compiled_pipeline(*, pipeline: str, project_file: Path, image: str) -> Compi
 
     if pipeline not in PIPELINES:
         raise PipelineError(f"there is no pipeline {pipeline!r}; choose one of {', '.join(PIPELINES)}")
+    project_file = _in_image(project_file)
     project = load_project(project_file, target="kserve")
     with tempfile.TemporaryDirectory(prefix="tidegate-") as folder:
         compile_all(project_file=project_file, image=image, out=Path(folder))
@@ -125,7 +127,7 @@ class Submitter:
         """
         self.api = api
         self.ui = (ui or api.host).rstrip("/")
-        multi_user = bool(api.get(f"{API}/healthz").get("multi_user"))
+        multi_user = _is_multi_user(api)
         if multi_user and not namespace:
             raise PipelineError(f"{api.host} is a multi-user Kubeflow: give the namespace of your profile, --namespace NAME")
         self.namespace = namespace if multi_user else None
@@ -209,6 +211,26 @@ class Submitter:
     def _first(self, path: str, items: str, name: str, *, scoped: bool = True) -> dict[str, Any] | None:
         found = self.api.pages(path, items, filter=where("display_name", name), **(self.scope() if scoped else {}))
         return next((item for item in found if item.get("display_name") == name), None)
+
+
+def _in_image(project_file: Path) -> Path:
+    """Return the project file's path from the repository's root, which is also the image's working directory."""
+    if not project_file.is_absolute():
+        return project_file
+    if not project_file.is_relative_to(Path.cwd()):
+        raise PipelineError(f"project file {project_file}: is not below {Path.cwd()}, so the image does not hold it there")
+    return project_file.relative_to(Path.cwd())
+
+
+def _is_multi_user(api: KubeflowPipelines) -> bool:
+    try:
+        return bool(api.get(f"{API}/healthz").get("multi_user"))
+    except ApiRefusal as refusal:
+        if refusal.status != 404:
+            raise
+        raise PipelineError(
+            f"{api.host}: has no API of Kubeflow Pipelines 2; behind a Kubeflow gateway, its address ends in /pipeline"
+        ) from refusal
 
 
 def run_page(ui: str, run_id: str) -> str:

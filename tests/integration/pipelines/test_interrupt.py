@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kfp_api.server import KfpApi, Outage, serving
+from tests.kfp_api.api import KfpApi, Outage
+from tests.kfp_api.server import serving
 
 REPOSITORY = Path(__file__).parents[3]
 IMAGE = f"registry.example.com/flights@sha256:{'1' * 64}"

@@ -10,7 +10,8 @@ import yaml
 from pipelines.authentication import Credentials, Nobody
 from pipelines.client import KubeflowPipelines
 from pipelines.submission import CompiledPipeline
-from tests.kfp_api.server import KfpApi, serving
+from tests.kfp_api.api import KfpApi
+from tests.kfp_api.server import serving
 from tidegate.project import Project, load_project
 
 IMAGE = f"registry.example.com/flights@sha256:{'1' * 64}"

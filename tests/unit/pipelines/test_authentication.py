@@ -11,8 +11,9 @@ from pipelines.api_errors import ApiRefusal
 from pipelines.authentication import Nobody, credentials_of
 from pipelines.client import API, KubeflowPipelines
 from pipelines.dex_login import DexLogin
+from tests.kfp_api.api import KfpApi
 from tests.kfp_api.dex import Dex, DexHandler
-from tests.kfp_api.server import KfpApi, serving
+from tests.kfp_api.server import serving
 from tidegate.errors import PipelineError
 
 TOKEN = "s3cr3t-t0ken"

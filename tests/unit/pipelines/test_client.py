@@ -12,7 +12,8 @@ import pytest
 from pipelines.api_errors import ApiRefusal, LostReply, Unreachable
 from pipelines.authentication import FixedHeader, Nobody
 from pipelines.client import API, KubeflowPipelines, checked_host
-from tests.kfp_api.server import Handler, KfpApi, Outage, serving
+from tests.kfp_api.api import KfpApi, Outage
+from tests.kfp_api.server import Handler, serving
 from tidegate.errors import PipelineError
 
 SECRET = "s3cr3t-t0ken"

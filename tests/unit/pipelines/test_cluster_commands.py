@@ -11,7 +11,8 @@ from pipelines import authentication
 from pipelines.client import KubeflowPipelines
 from pipelines.following import follow
 from pipelines.submission import CompiledPipeline
-from tests.kfp_api.server import KfpApi, Outage, serving
+from tests.kfp_api.api import KfpApi, Outage
+from tests.kfp_api.server import serving
 from tests.unit.pipelines.conftest import GIVEN, IMAGE
 
 PROJECT = Path(__file__).parents[3] / "examples/flights/tidegate.yaml"

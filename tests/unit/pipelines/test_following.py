@@ -9,7 +9,7 @@ from pipelines.api_errors import ApiRefusal
 from pipelines.authentication import FixedHeader
 from pipelines.following import StillRunning, follow
 from pipelines.submission import Submitter
-from tests.kfp_api.server import KfpApi, Outage
+from tests.kfp_api.api import KfpApi, Outage
 from tests.unit.pipelines.conftest import GIVEN
 
 TRACEBACK = """\

@@ -14,7 +14,8 @@ from pipelines.authentication import Nobody
 from pipelines.client import API, KubeflowPipelines
 from pipelines.schedules import Schedules, Wanted
 from pipelines.submission import Submitter, Uploaded
-from tests.kfp_api.server import ACTIVE, KfpApi, Outage, serving
+from tests.kfp_api.api import ACTIVE, KfpApi, Outage
+from tests.kfp_api.server import serving
 from tidegate.errors import PipelineError
 
 NAME = "flights-late-drift"

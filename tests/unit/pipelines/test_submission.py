@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import warnings
+from pathlib import Path
 
 import kfp
 import pytest
@@ -12,7 +13,8 @@ from pipelines.api_errors import ApiRefusal
 from pipelines.client import API
 from pipelines.cluster_launcher import ClusterLauncher
 from pipelines.submission import Submitter, compiled_pipeline
-from tests.kfp_api.server import KfpApi, Outage, serving
+from tests.kfp_api.api import KfpApi, Outage
+from tests.kfp_api.server import serving
 from tests.unit.pipelines.conftest import GIVEN, IMAGE
 from tidegate.errors import PipelineError, ProjectError
 
@@ -150,6 +152,20 @@ def test_parameters_get_the_types_that_the_pipeline_declares(compiled):
     assert compiled().parameters(given) == GIVEN | {"limit": 7, "strict": False, "names": ["a"], "clock": "7"}
 
 
+def test_project_file_is_named_to_the_image_from_the_root_of_the_repository(flights):
+    compiled = compiled_pipeline(pipeline="drift", project_file=flights.file, image=IMAGE)
+
+    assert b"defaultValue: examples/flights/tidegate.yaml" in compiled.content
+
+
+def test_address_without_the_api_says_what_may_be_missing(connect):
+    api = connect(KfpApi())
+    api.host += "/elsewhere"
+
+    with pytest.raises(PipelineError, match="has no API of Kubeflow Pipelines 2; behind a Kubeflow gateway, its address ends"):
+        Submitter(api, namespace=None)
+
+
 def test_what_the_server_refuses_is_its_own_word(connect, compiled):
     server = KfpApi()
     broken = compiled()
@@ -173,7 +189,8 @@ def test_real_pipelines_of_the_project_are_compiled_for_the_image(flights):
     [
         pytest.param({"pipeline": "retrain"}, PipelineError, "no pipeline 'retrain'; choose one of release", id="name"),
         pytest.param({"image": "flights:latest"}, PipelineError, "must be pinned by digest", id="image"),
-        pytest.param({"project_file": "none.yaml"}, ProjectError, "none.yaml: No such file", id="project"),
+        pytest.param({"project_file": Path("/elsewhere/tidegate.yaml")}, PipelineError, "image does not hold", id="elsewhere"),
+        pytest.param({"project_file": Path("none.yaml")}, ProjectError, "none.yaml: No such file", id="project"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(flights, change, error, message):
