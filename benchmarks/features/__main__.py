@@ -1,7 +1,8 @@
 """Point-in-time joins and online lookups on the flights, side by side with Feast's own stores and with raw DuckDB.
 
-    python -m benchmarks.features [--data DIR] [--json OUT]
+    python -m benchmarks.features [--data DIR] [--only join|lookup] [--json OUT]
 
+Lookups from Redis need `redis-server` on the path; one is started on a free port, without persistence.
 Every measurement runs in a process of its own, within a time and a memory limit; what exceeds one is reported as such.
 Ratios are to Tidegate's figure of the same task. The data is collected first unless `--data` names it.
 """
@@ -10,10 +11,14 @@ import argparse
 import json
 import os
 import platform
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,18 @@ JOINS = [
     *((name, rows) for rows in (5_000, 20_000) for name in ("tidegate", "duckdb-sql", "feast-duckdb", "feast-dask")),
     *((name, ALL) for name in ("tidegate", "tidegate-repository", "duckdb-sql")),
 ]
-LOOKUPS = [(name, rows) for rows in (1, 32, 256) for name in ("tidegate-reader", "feast-packed", "feast-sqlite")]
+LOOKUPS = [
+    (name, rows)
+    for rows in (1, 32, 256)
+    for name in (
+        "tidegate-reader",
+        "tidegate-reader-redis",
+        "feast-packed",
+        "feast-sqlite",
+        "feast-packed-redis",
+        "feast-redis",
+    )
+]
 
 
 def measure(task: str, name: str, rows: int, service: str, data: Path) -> dict[str, Any]:
@@ -53,6 +69,26 @@ def measure(task: str, name: str, rows: int, service: str, data: Path) -> dict[s
         if process.returncode:
             return identity | {"stopped": f"failed: {err.read().strip().splitlines()[-1]}"}
         return identity | json.loads(out.read().strip().splitlines()[-1])
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[None]:
+    """Run a Redis whose address the contestants find in TIDEGATE_BENCHMARK_REDIS; without the program there is none."""
+    program = shutil.which("redis-server")
+    if program is None:
+        yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+    os.environ["TIDEGATE_BENCHMARK_REDIS"] = f"127.0.0.1:{port}"
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _resident_mib(pid: int) -> float:
@@ -101,6 +137,7 @@ def main() -> None:
     """Measure everything, print the tables, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder written by examples.flights.collect; collected if not given")
+    parser.add_argument("--only", choices=["join", "lookup"], help="measure nothing else")
     parser.add_argument("--service", default="flights_late_v1")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write every number there")
     options = parser.parse_args()
@@ -110,11 +147,15 @@ def main() -> None:
         if options.data is None:
             subprocess.run([sys.executable, "-m", "examples.flights.collect", "--out", scratch], check=True, stdout=sys.stderr)
         results = []
-        for task, name, rows in [*(("join", *join) for join in JOINS), *(("lookup", *lookup) for lookup in LOOKUPS)]:
-            console.print(f"[dim]{task} {name} {rows:,}[/dim]")
-            results.append(measure(task, name, rows, options.service, data))
-    console.print(join_table([row for row in results if row["task"] == "join"]))
-    console.print(lookup_table([row for row in results if row["task"] == "lookup"]))
+        tasks = [*(("join", *join) for join in JOINS), *(("lookup", *lookup) for lookup in LOOKUPS)]
+        with redis_server(Path(scratch)):
+            for task, name, rows in tasks:
+                if options.only in (None, task):
+                    console.print(f"[dim]{task} {name} {rows:,}[/dim]")
+                    results.append(measure(task, name, rows, options.service, data))
+    for task, table in (("join", join_table), ("lookup", lookup_table)):
+        if options.only in (None, task):
+            console.print(table([row for row in results if row["task"] == task]))
     if options.json:
         machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
         options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
