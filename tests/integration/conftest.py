@@ -1,34 +1,17 @@
 """Fixtures for tests against real servers."""
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import pytest
 
-# One request at a time, so that moto's check and write of a conditional put cannot interleave with another's.
-_S3_SERVER = """
-import logging, sys
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
-"""
+from tests.s3_server import running_s3
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of a real HTTP server that speaks S3 and honours conditional writes."""
-    port = _free_port()
-    server = subprocess.Popen([sys.executable, "-c", _S3_SERVER, str(port)], stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(port, server)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+    with running_s3() as address:
+        yield address
 
 
 @pytest.fixture
@@ -53,22 +36,3 @@ def s3_bucket(s3_settings: str) -> str:
     name = f"tidegate-{uuid.uuid4().hex}"
     boto3.session.Session().client("s3").create_bucket(Bucket=name)
     return name
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise RuntimeError(f"the S3 server ended with status {server.returncode}")
-        with socket.socket() as client:
-            client.settimeout(1)
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("the S3 server did not start within 60 s")

@@ -1,0 +1,118 @@
+"""The loop on a cluster, as far as this machine can be one (`tests/e2e/cluster/world.py`): told in order."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.cluster.world import ClusterWorld, running_world
+from tidegate.monitoring.records import read_checks
+from tidegate.rollout.rollout import rollout_history
+from tidegate.storage import open_store
+
+pytestmark = pytest.mark.timeout(900)
+NAME = "parcels"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]):
+    with running_world(tmp_path_factory.mktemp("cluster"), program) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def first(world: ClusterWorld):
+    return world.run("release", reason="first")
+
+
+@pytest.fixture(scope="module")
+def week(world: ClusterWorld, first):
+    """A week of live requests, and the drift check of it; the run."""
+    world.live_through_a_week()
+    return world.run("drift")
+
+
+@pytest.fixture(scope="module")
+def second(world: ClusterWorld, week):
+    """Another release, under traffic; the run, and the statuses that users saw."""
+    with world.traffic(world.asked_now()) as statuses:
+        return world.run("release", reason="second"), list(statuses)
+
+
+@pytest.fixture(scope="module")
+def broken(world: ClusterWorld, second):
+    """An old version whose container crashes by now, rolled out by hand; the command, and what users saw meanwhile."""
+    world.pods.fates["v1"] = "crash"
+    command = [sys.executable, "-m", "tidegate", "rollout", "start", "1", "--project", str(world.file)]
+    options = ["--target", "kserve", "--clock", world.clock.spec, "--reason", "back to the first", "--json"]
+    with world.traffic(world.asked_now()) as statuses:
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    return done, list(statuses)
+
+
+def spec(world: ClusterWorld):
+    return world.cluster.live(NAME)["spec"]
+
+
+def rollouts(world: ClusterWorld):
+    return rollout_history(open_store(world.project.store_uri), NAME)
+
+
+def test_first_release_runs_on_kserve(world, first):
+    assert first.succeeded, first.cause
+    assert [(record.state, record.version) for record in world.releases()] == [("promoted", 1)]
+    predictor = spec(world)["predictor"]
+    assert (predictor["name"], predictor["model"]["storageUri"]) == ("v1", world.registry.uri(NAME, 1))
+    assert world.champion == 1
+
+
+def test_endpoint_answers_from_features_in_redis(world, week):
+    answers = world.ask(world.asked_now())
+
+    assert len(set(answers)) > len(answers) // 2, "the looked-up features make a difference"
+
+
+def test_drift_is_checked_on_the_log_that_pods_wrote_to_s3(world, week):
+    assert week.succeeded, week.cause
+    [check] = read_checks(open_store(world.project.store_uri), NAME)
+    assert (check.rows, check.version, check.drifted) == (28 * 15, 1, False), check.summary
+    assert {column.missing_current for column in check.columns if "__" in column.column} == {0}
+
+
+def test_second_release_is_promoted_by_what_prometheus_saw(world, second):
+    run, statuses = second
+
+    assert run.succeeded, run.cause
+    assert [release.state for release in world.releases()] == ["promoted", "promoted"], world.releases()[-1]
+    record = rollouts(world)[-1]
+    assert (record.state, record.version, world.champion) == ("promoted", 2, 2), record.outcome
+    assert {look.percent for look in record.looks} == {25, 100}
+    assert record.canary_tally.in_rollout.requests >= 80
+    assert spec(world)["predictor"]["name"] == "v2"
+    assert not spec(world).get("canary")
+    assert statuses.count(200) == len(statuses) > 200
+    assert world.cluster.standard.lost == []
+
+
+def test_batch_scores_on_the_cluster(world, second):
+    end = world.clock.now()
+    run = world.run("batch", start=(end.replace(day=1)).isoformat(), end=end.isoformat())
+
+    assert run.succeeded, run.cause
+    [scored] = run.artifacts.rglob("score-batch/predictions")
+    assert pq.read_table(scored).num_rows == 28 * 15
+
+
+def test_version_that_crashes_is_rolled_back_with_the_cause(world, broken):
+    done, statuses = broken
+
+    assert (done.returncode, done.stderr) == (1, "")
+    record = json.loads(done.stdout)
+    assert (record["state"], record["version"], world.champion) == ("rolled_back", 1, 2)
+    assert "package digest mismatch" in record["outcome"], "the cause is in the pod's log"
+    assert spec(world)["predictor"]["name"] == "v2"
+    assert not spec(world).get("canary")
+    assert statuses.count(200) == len(statuses) > 100
