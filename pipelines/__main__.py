@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipelines import cluster_commands, schedule_commands
-from pipelines.cluster_commands import parameters
+from pipelines.cluster_commands import NAMES, parameters
 from tidegate.cli.main import explain_usage
 from tidegate.cli.output import Json, show, stdout
 from tidegate.errors import PipelineError, TidegateError
@@ -16,7 +16,6 @@ from tidegate.project import load_project
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cluster_commands.app)
 app.add_typer(schedule_commands.app)
-NAMES = ("release", "drift", "batch")
 ProjectFile = Annotated[Path, typer.Option("--project", help="The project file.")]
 
 

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+NAMES = ("release", "drift", "batch")
 FLIGHTS = Path("examples/flights/tidegate.yaml")
 _TIMEOUT_SECONDS = 30.0
 _INTERRUPTED = 130
 
-Name = Annotated[str, typer.Argument(help="One of release, drift, batch.")]
+Name = Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")]
 Run = Annotated[str, typer.Argument(help="The run's id.")]
 ProjectFile = Annotated[Path, typer.Option("--project", help="The project file, which describes the cluster.")]
 Image = Annotated[str, typer.Option(help="Image of every task, NAME@sha256:…")]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pipelines.api_errors import ApiRefusal, LostReply, Unreachable
 from pipelines.client import API, KubeflowPipelines
+from pipelines.ir import specification, steps
 from pipelines.launcher import TaskEvent
 from pipelines.run_cause import run_cause
 from tidegate.errors import PipelineError
@@ -132,7 +133,7 @@ class _Tasks:
     def _step_names(self, run: dict[str, Any]) -> frozenset[str]:
         if self._names is None:
             try:
-                self._names = frozenset(_steps(_specification(self._api, run)))
+                self._names = frozenset(steps(_executed(self._api, run)))
             except ApiRefusal:  # whoever may see the run need not see the pipeline
                 self._names = frozenset()
         return self._names
@@ -142,25 +143,15 @@ class _Tasks:
         return event
 
 
-def _specification(api: KubeflowPipelines, run: dict[str, Any]) -> dict[str, Any]:
+def _executed(api: KubeflowPipelines, run: dict[str, Any]) -> dict[str, Any]:
     """Return the IR that a run executes, which the run holds itself or names by its version."""
-    held: dict[str, Any] | None = run.get("pipeline_spec")
-    if not held:
-        reference = run.get("pipeline_version_reference") or {}
-        pipeline, version = reference.get("pipeline_id"), reference.get("pipeline_version_id")
-        if not (pipeline and version):
-            return {}
-        held = api.get(f"{API}/pipelines/{pipeline}/versions/{version}").get("pipeline_spec") or {}
-    specification: dict[str, Any] = held.get("pipeline_spec", held)  # beside its platform_spec, if it has one
-    return specification
-
-
-def _steps(ir: dict[str, Any]) -> Iterator[str]:
-    components = ir.get("components", {})
-    for component in (ir.get("root", {}), *components.values()):
-        for key, task in component.get("dag", {}).get("tasks", {}).items():
-            if "executorLabel" in components.get(task.get("componentRef", {}).get("name"), {}):
-                yield key
+    if held := run.get("pipeline_spec"):
+        return specification(held)
+    reference = run.get("pipeline_version_reference") or {}
+    pipeline, version = reference.get("pipeline_id"), reference.get("pipeline_version_id")
+    if not (pipeline and version):
+        return {}
+    return specification(api.get(f"{API}/pipelines/{pipeline}/versions/{version}").get("pipeline_spec"))
 
 
 def _outcome(api: KubeflowPipelines, run: dict[str, Any], tasks: _Tasks) -> RunOutcome:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pipelines.cluster_commands import (
     FLIGHTS,
+    NAMES,
     Experiment,
     Host,
     Image,
@@ -73,36 +74,34 @@ def schedule(
     with told_if_interrupted(_FINISHES), _finished_by_repeating():
         wanted = Wanted(
             name=compiled.name,
-            pipeline=name,
             cron=six,
             catch_up=catch_up,
             uploaded=submitter.upload(compiled),
-            image=image,
             parameters=typed,
             experiment_id=submitter.experiment(experiment or compiled.project.name),
             service_account=cluster.steps.service_account,
         )
-        change = Schedules(submitter).put(wanted, enabled=enabled)
-    _show_change(change, as_json=as_json)
+        schedules = Schedules(submitter)
+        change = schedules.put(wanted, enabled=enabled)
+    _show_change(schedules, change, as_json=as_json)
 
 
 @app.command("schedules")
 def list_schedules(host: Host, project: ProjectFile = FLIGHTS, namespace: Namespace = None, as_json: Json = False) -> None:
     """Show the project's schedules, with the version and image that each runs."""
-    from pipelines.catalog import PIPELINES
-
     schedules, prefix = _opened(host, project, namespace)
-    kept = [one for pipeline in PIPELINES for one in schedules.find(f"{prefix}-{pipeline}")]
+    kept = [_facts(schedules, one) for pipeline in NAMES for one in schedules.find(f"{prefix}-{pipeline}")]
 
     def render(console: Console) -> None:
         if not kept:
             console.print(f"{prefix} has no schedules")
             return
         for one in kept:
-            late = "makes up for missed runs" if one.catch_up else "no catch-up"
-            say(f"{one.name}  {_state(one)}  {one.cron}  {late}\n  version {one.version}\n  image {one.image}")(console)
+            late = "makes up for missed runs" if one["catch_up"] else "no catch-up"
+            line = f"{one['name']}  {one['state']}  {one['cron']}  {late}\n  version {one['version']}\n  image {one['image']}"
+            say(line)(console)
 
-    show([_facts(one) for one in kept], as_json=as_json, render=render)
+    show(kept, as_json=as_json, render=render)
 
 
 @app.command()
@@ -148,14 +147,14 @@ def unschedule(
     schedules, prefix = _opened(host, project, namespace)
     with told_if_interrupted(_FINISHES), _finished_by_repeating():
         change = schedules.remove(f"{prefix}-{name}")
-    _show_change(change, as_json=as_json)
+    _show_change(schedules, change, as_json=as_json)
 
 
 def _switch(name: str, host: str, project: "Path", namespace: str | None, *, enabled: bool, as_json: bool) -> None:
     schedules, prefix = _opened(host, project, namespace)
     with told_if_interrupted(_FINISHES), _finished_by_repeating():
         change = schedules.switch(f"{prefix}-{name}", enabled=enabled)
-    _show_change(change, as_json=as_json)
+    _show_change(schedules, change, as_json=as_json)
 
 
 def _opened(host: str, project: "Path", namespace: str | None, *, ui: str | None = None) -> tuple["Schedules", str]:
@@ -176,25 +175,22 @@ def _finished_by_repeating() -> Iterator[None]:
         raise PipelineError(f"{failure}; {_FINISHES}") from failure
 
 
-def _show_change(change: "ScheduleChange", *, as_json: bool) -> None:
+def _show_change(schedules: "Schedules", change: "ScheduleChange", *, as_json: bool) -> None:
+    facts = None if change.kept is None else _facts(schedules, change.kept)
     line = f"schedule {change.name}: {change.change}"
-    if change.kept is not None:
-        line += f"; {_state(change.kept)}, {change.kept.cron!r}, version {change.kept.version}"
-    facts = {"name": change.name, "change": change.change, "schedule": change.kept and _facts(change.kept)}
-    show(facts, as_json=as_json, render=say(line))
+    if facts is not None:
+        line += f"; {facts['state']}, {facts['cron']!r}, version {facts['version']}"
+    show({"name": change.name, "change": change.change, "schedule": facts}, as_json=as_json, render=say(line))
 
 
-def _facts(kept: "Kept") -> dict[str, Any]:
+def _facts(schedules: "Schedules", kept: "Kept") -> dict[str, Any]:
+    version, image = schedules.runs_what(kept)
     return {
         "name": kept.name,
         "recurring_run": kept.recurring_run_id,
-        "enabled": kept.enabled,
+        "state": "enabled" if kept.enabled else "paused",
         "cron": kept.cron,
         "catch_up": kept.catch_up,
-        "version": kept.version,
-        "image": kept.image,
+        "version": version,
+        "image": image,
     }
-
-
-def _state(kept: "Kept") -> str:
-    return "enabled" if kept.enabled else "paused"

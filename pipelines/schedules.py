@@ -15,13 +15,15 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipelines.api_errors import ApiRefusal
 from pipelines.client import API, where
+from pipelines.ir import images, specification
 from pipelines.submission import Submitter, Uploaded
 from tidegate.errors import PipelineError
 
 _NOTE = re.compile(
     r"tidegate: generation=(?P<generation>\d+) enabled=(?P<enabled>yes|no) before=(?P<before>yes|no) "
-    r"spec=(?P<spec>sha256:[0-9a-f]{64}) version=(?P<version>\S+) image=(?P<image>\S+)"
+    r"spec=(?P<spec>[0-9a-f]{32})"
 )
 _GOING_ON = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
 _SETTLING_ROUNDS = 6
@@ -32,30 +34,31 @@ class Wanted:
     """What a schedule is to be."""
 
     name: str
-    pipeline: str
     cron: str
     catch_up: bool
     uploaded: Uploaded
-    image: str
     parameters: dict[str, Any]
     experiment_id: str
     service_account: str
 
     @property
     def digest(self) -> str:
-        """`sha256:…` of everything that makes two schedules differ, but for whether they are enabled."""
+        """A digest of everything that makes two schedules differ, but for whether they are enabled."""
         text = json.dumps(self._specification(), sort_keys=True, separators=(",", ":"))
-        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def body(self, *, generation: int, enabled: bool, to_be_enabled: bool, was_enabled: bool) -> dict[str, Any]:
-        """Return the recurring run to create, with a note of what it is to become, and of what it replaces."""
+        """Return the recurring run to create, with a note of what it is to become, and of what it replaces.
+
+        The note is short, since a description holds 255 characters (kubeflow/pipelines 2.17, client_manager.go).
+        """
         note = (
-            f"tidegate: generation={generation} enabled={_yes(to_be_enabled)} before={_yes(was_enabled)} "
-            f"spec={self.digest} version={self.uploaded.version} image={self.image}"
+            f"Kept by `python -m pipelines schedule`. tidegate: generation={generation} enabled={_yes(to_be_enabled)} "
+            f"before={_yes(was_enabled)} spec={self.digest}"
         )
         return {
             **self._specification(),
-            "description": f"Runs the {self.pipeline} pipeline; kept by `python -m pipelines schedule`. {note}",
+            "description": note,
             "mode": "ENABLE" if enabled else "DISABLE",
         }
 
@@ -83,12 +86,11 @@ class Kept:
     catch_up: bool
     experiment_id: str
     pipeline_id: str
+    version_id: str
     generation: int
     to_be_enabled: bool
     replaced_enabled: bool
     spec: str
-    version: str
-    image: str
 
     @property
     def order(self) -> tuple[int, str]:
@@ -195,6 +197,16 @@ class Schedules:
             f"{API}/recurringruns", "recurringRuns", filter=where("display_name", name), **self._submitter.scope()
         )
         return sorted((kept_of(item) for item in listed if item.get("display_name") == name), key=lambda kept: kept.order)
+
+    def runs_what(self, kept: Kept) -> tuple[str, str]:
+        """Return the name of the pipeline version that a schedule runs, and its image."""
+        try:
+            version = self._api.get(f"{API}/pipelines/{kept.pipeline_id}/versions/{kept.version_id}")
+        except ApiRefusal as refusal:
+            if refusal.status != 404:
+                raise
+            return "deleted", "unknown"
+        return version.get("display_name", ""), ", ".join(images(specification(version.get("pipeline_spec"))))
 
     def history(self, name: str, *, limit: int) -> list[ScheduledRun]:
         """Return the last runs that the schedule started, also those of what it replaced in its experiment; newest first."""
@@ -304,6 +316,7 @@ def kept_of(item: dict[str, Any]) -> Kept:
             f"recurring run {name} ({item.get('recurring_run_id')}) was not made by `python -m pipelines schedule`; "
             "delete it, or give it another name"
         )
+    reference = item.get("pipeline_version_reference") or {}
     return Kept(
         recurring_run_id=item["recurring_run_id"],
         name=name,
@@ -311,13 +324,12 @@ def kept_of(item: dict[str, Any]) -> Kept:
         cron=((item.get("trigger") or {}).get("cron_schedule") or {}).get("cron", ""),
         catch_up=not item.get("no_catchup", False),
         experiment_id=item.get("experiment_id", ""),
-        pipeline_id=(item.get("pipeline_version_reference") or {}).get("pipeline_id", ""),
+        pipeline_id=reference.get("pipeline_id", ""),
+        version_id=reference.get("pipeline_version_id", ""),
         generation=int(note["generation"]),
         to_be_enabled=note["enabled"] == "yes",
         replaced_enabled=note["before"] == "yes",
         spec=note["spec"],
-        version=note["version"],
-        image=note["image"],
     )
 
 

@@ -190,7 +190,6 @@ class Submitter:
                 f"{API}/runs",
                 {
                     "display_name": name,
-                    "description": f"version {uploaded.version}, image {compiled.image}",
                     "experiment_id": experiment_id,
                     "pipeline_version_reference": uploaded.reference,
                     "runtime_config": {"parameters": typed},

@@ -31,6 +31,7 @@ QUERY = {
     ("POST", "upload"): {"name", "display_name", "description", "namespace"},
     ("DELETE", "recurringrun"): {"propagation_policy"},
 }
+COLUMN_CHARACTERS = 255  # client_manager.go, DefaultStringSize
 ACTIVE = {"PENDING", "RUNNING", "CANCELING", "PAUSED"}
 
 
@@ -334,6 +335,9 @@ def _checked(body: bytes, model: Any) -> dict[str, Any]:
     unknown = set(document) - set(model.attribute_map.values())
     if unknown:
         raise Refusal(400, f"unknown fields {sorted(unknown)} of {model.__name__}")
+    long = [name for name in ("display_name", "description") if len(document.get(name, "")) > COLUMN_CHARACTERS]
+    if long and model in (kfp_server_api.V2beta1Run, kfp_server_api.V2beta1RecurringRun):
+        raise Refusal(500, "Internal Server Error")  # MySQL: data too long for column
     return document
 
 

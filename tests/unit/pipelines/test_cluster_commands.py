@@ -129,7 +129,7 @@ def test_schedule_is_made_left_alone_replaced_paused_listed_and_ended(server, co
     assert "flights-late-drift  paused  0 0 7 * * *  makes up for missed runs" in listed
     assert f"image {IMAGE}" in listed
     told = json.loads(command("schedules", "--json")[1])
-    assert [(one["enabled"], one["catch_up"], one["image"]) for one in told] == [(False, True, IMAGE)]
+    assert [(one["state"], one["catch_up"], one["image"]) for one in told] == [("paused", True, IMAGE)]
 
     assert "resumed; enabled" in command("resume", "drift")[1]
     run = server.fire(next(iter(server.recurring)), "SUCCEEDED")

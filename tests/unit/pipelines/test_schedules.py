@@ -60,11 +60,9 @@ class Place:
         uploaded = Uploaded(pipeline_id="p1", version_id=f"id-{version}", version=f"{NAME}-{version}", fresh=False)
         plain = Wanted(
             name=NAME,
-            pipeline="drift",
             cron="0 0 6 * * *",
             catch_up=False,
             uploaded=uploaded,
-            image=f"registry/x@sha256:{'1' * 64}",
             parameters={"clock": "wall"},
             experiment_id=self.experiment["experiment_id"],
             service_account="tidegate-pipelines",
@@ -199,6 +197,37 @@ def test_schedule_whose_run_goes_on_is_not_replaced(place, enabled, was_enabled)
     place.end_runs()
     place.schedules().put(place.wanted("b"))
     assert place.kept() == [("id-b", was_enabled)]
+
+
+@pytest.mark.parametrize("enabled", [True, False], ids=["resume", "pause"])
+def test_replacement_that_broke_off_while_a_run_goes_on_is_taken_back_by_pause_and_resume(place, enabled):
+    place.schedules().put(place.wanted())
+    place.fire()
+    (old,) = place.server.recurring.values()
+    place.schedules()._api.create(
+        f"{API}/recurringruns", place.wanted("b").body(generation=2, enabled=False, to_be_enabled=True, was_enabled=True)
+    )
+    old["status"] = "DISABLED"
+
+    change = place.schedules().switch(NAME, enabled=enabled)
+
+    assert change.change == ("resumed" if enabled else "paused")
+    assert place.kept() == [("id-a", enabled)]
+
+
+def test_what_a_schedule_runs_is_its_versions_name_and_image(place):
+    place.server.versions["id-a"] = {
+        "display_name": f"{NAME}-a",
+        "pipeline_spec": {
+            "pipeline_spec": {"deploymentSpec": {"executors": {"exec-x": {"container": {"image": "registry/x@sha256:1"}}}}},
+            "platform_spec": {"platforms": {}},
+        },
+    }
+    kept = place.schedules().put(place.wanted()).kept
+
+    assert place.schedules().runs_what(kept) == (f"{NAME}-a", "registry/x@sha256:1")
+    place.server.versions.clear()
+    assert place.schedules().runs_what(kept) == ("deleted", "unknown")
 
 
 def test_schedule_whose_run_goes_on_is_paused_but_not_yet_removed(place):

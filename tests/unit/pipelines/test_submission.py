@@ -51,7 +51,6 @@ def test_run_names_its_version_parameters_experiment_and_service_account(connect
     assert run["pipeline_version_reference"] == submitted.uploaded.reference
     assert run["service_account"] == "tidegate-pipelines"
     assert run["display_name"] == submitted.name
-    assert IMAGE in run["description"]
     assert [experiment["display_name"] for experiment in server.experiments.values()] == ["trials"]
     assert submitted.link == f"https://kubeflow.example.com/pipeline/#/runs/details/{run['run_id']}"
 
