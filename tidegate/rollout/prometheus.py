@@ -16,7 +16,9 @@ from tidegate.rollout.metrics_source import LatencyHistogram, RevisionCounters
 from tidegate.rollout.prometheus_api import PrometheusApi, Series, selector
 from tidegate.serving.metrics import LATENCY, LATENCY_BOUNDS
 
-_PAST = 3600.0  # seconds of samples that the first look takes in
+_PAST = 3600.0  # seconds that the first look takes in, so that it counts what restarted or vanished in them
+_PAST_EVERY = 60.0  # seconds between the values it reads of them: an hour of raw samples of a large service is too much
+_RECENT = 300.0  # seconds of raw samples that the first look reads
 _OVERLAP = 60.0  # seconds before the last look: samples may be visible later than they were scraped
 _MISSED_SCRAPES = 3  # so many scrape intervals without a sample are silence
 _LONGEST_INTERVAL = 60.0  # seconds: Prometheus's default, assumed while too few samples tell
@@ -61,8 +63,8 @@ class PrometheusMetricsSource:
         """
         namespace, backends = self._backends(service)
         now = self._api.now()
-        seen = self._services.setdefault(service, _Seen())
-        seconds = _PAST if seen.until is None else min(_PAST, max(0.0, now - seen.until) + _OVERLAP)
+        seen = self._services.get(service) or self._first_look(service, namespace, backends, now)
+        seconds = min(_PAST, max(0.0, now - seen.until) + _OVERLAP)
         proxied = self._api.samples(self._gateway.of(backends.values(), namespace), at=now, seconds=seconds)
         self._check_fresh(proxied, now, list(backends.values()), namespace)
         self._check_scraped_once(proxied, now)
@@ -71,12 +73,21 @@ class PrometheusMetricsSource:
         seen.proxied.see(proxied)
         seen.served.see(served)
         seen.until = now
+        self._services[service] = seen
         counted = self._counted(seen.proxied, namespace, backends)
         latency = self._latency(seen.served, service, namespace, backends, sum(one.requests for one in counted.values()))
         return {
             revision: RevisionCounters(counted[revision].requests, counted[revision].errors, latency[revision])
             for revision in backends
         }
+
+    def _first_look(self, service: str, namespace: str, backends: Mapping[str, str], now: float) -> "_Seen":
+        until = now - _RECENT
+        seen = _Seen(until)
+        past = {"at": until, "seconds": _PAST - _RECENT, "every": _PAST_EVERY}
+        seen.proxied.see(self._api.history(self._gateway.of(backends.values(), namespace), **past))
+        seen.served.see(self._api.history(self._latency_of(service, namespace, backends), **past))
+        return seen
 
     def _backends(self, name: str) -> tuple[str, dict[str, str]]:
         try:
@@ -122,8 +133,8 @@ class PrometheusMetricsSource:
         bounds = sorted(float(le) for le in cumulative)
         if tuple(bounds) != (*LATENCY_BOUNDS, float("inf")):
             self._api.refuse(
-                f"has other buckets of {LATENCY} from {_process_of(labels)} than this version of Tidegate; serve and judge with "
-                "the same one"
+                f"has other buckets of {LATENCY} from {_process_of(labels)} than this version of Tidegate; "
+                "serve and judge with the same one"
             )
         return [max(0, after - before) for before, after in zip((0, *ordered), ordered, strict=False)]
 
@@ -159,12 +170,12 @@ class PrometheusMetricsSource:
 
 
 class _Seen:
-    """What was observed of one service so far."""
+    """What was observed of one service, until when."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: float) -> None:
         self.proxied = Growth()
         self.served = Growth()
-        self.until: float | None = None
+        self.until = until
 
 
 def _patience(series: Sequence[Series]) -> float:

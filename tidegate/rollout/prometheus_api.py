@@ -36,7 +36,7 @@ class Series:
 
 
 class PrometheusApi:
-    """Asks one Prometheus, or what speaks its API (Thanos, Mimir, VictoriaMetrics).
+    """Asks one Prometheus, or what speaks its API.
 
     Every method raises RolloutError, one line, if there is no answer within seconds or the answer is not to be trusted.
     """
@@ -67,7 +67,12 @@ class PrometheusApi:
 
     def samples(self, selector: str, *, at: float, seconds: float) -> list[Series]:
         """Return the raw samples of the counters that `selector` chooses, of the `seconds` before `at`."""
-        found = self._result(f"{selector}[{max(1, round(seconds * 1000))}ms]", at, "matrix")
+        found = self._result(f"{selector}[{_milliseconds(seconds)}]", at, "matrix")
+        return [self._series(entry) for entry in found]
+
+    def history(self, selector: str, *, at: float, seconds: float, every: float) -> list[Series]:
+        """Return the values of the same counters as they stood `every` so many of the `seconds` before `at`."""
+        found = self._result(f"{selector}[{_milliseconds(seconds)}:{_milliseconds(every)}]", at, "matrix")
         return [self._series(entry) for entry in found]
 
     def newest(self, selector: str, *, at: float) -> float | None:
@@ -187,6 +192,10 @@ def matching(pattern: str) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"
 
 
 def _shortened(text: str) -> str:
