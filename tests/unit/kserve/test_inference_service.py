@@ -137,6 +137,22 @@ def test_the_shadow_answers_to_the_live_name_and_keeps_its_log_apart(project, re
     assert settings["TIDEGATE_LOG_STORE"] != live["TIDEGATE_LOG_STORE"]
 
 
+def test_the_transformer_is_started_with_what_it_knows(rendered):
+    from kserve.model_server import parser
+
+    from tidegate.deployment.kserve import feature_transformer
+
+    service = inference_service(rendered(KSERVE / "overlays/transformer"))
+    (container,) = service["spec"]["transformer"]["containers"]
+    variables = {entry["name"] for entry in container["env"]}
+    known = {option for action in parser._actions for option in action.option_strings}
+
+    check_document(service)
+    assert container["command"][2] == feature_transformer.__name__
+    assert {argument.partition("=")[0] for argument in container["args"]} <= known
+    assert {feature_transformer.PACKAGE_VARIABLE, feature_transformer.ONLINE_STORE_VARIABLE} <= variables
+
+
 def service_of(project: Project, section: ClusterSection) -> Service:
     version = Revision(
         name="v1",

@@ -13,7 +13,7 @@ import tidegate
 ROOT = Path(__file__).parents[3]
 KSERVE = ROOT / "kserve"
 FOLDERS = sorted(str(file.parent.relative_to(KSERVE)) for file in KSERVE.rglob("kustomization.yaml"))
-OUR_IMAGES = rf"tidegate/server(-gpu)?:{re.escape(tidegate.__version__)}"
+OUR_IMAGES = rf"tidegate/(server|server-gpu|steps):{re.escape(tidegate.__version__)}"
 TRITON = r"nvcr\.io/nvidia/tritonserver:\d\d\.\d\d-py3"
 
 Document = dict[str, Any]
@@ -56,7 +56,7 @@ def test_every_container_keeps(promise, folder, rendered):
 def test_there_are_containers_to_look_at(rendered):
     found = {document["kind"] for folder in FOLDERS for document in rendered(KSERVE / folder) if containers(document)}
 
-    assert found == {"ServingRuntime", "Deployment"}
+    assert found == {"ServingRuntime", "Deployment", "InferenceService"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -178,7 +178,7 @@ ISTIO = {
             "action": {"const": "ALLOW"},
             "rules": {"type": "array", "items": RULE, "minItems": 1},
         },
-        "dependentRequired": {"rules": ["selector", "action"]},
+        "dependentRequired": {"rules": ["action"]},
         "additionalProperties": False,
     },
     "PeerAuthentication": {
