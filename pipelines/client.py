@@ -3,10 +3,10 @@
     api = KubeflowPipelines("https://kubeflow.example.com/pipeline", Nobody())
     api.get("/apis/v2beta1/runs/0b5c…")["state"]
 
-Not `kfp.Client`, for reasons read in kfp 2.17.0 and kfp-server-api 2.17.3: it sets no timeout (and drops one given as a float);
-its constructor loads a kubeconfig and reads and *writes* `~/.config/kfp/context.json`; it follows the redirect of a missing
-login and fails on the HTML; `wait_for_run_completion` never ends for a run that was terminated, and ends with an error when one
-poll fails; errors are stack traces of the server. Its answers are the oracle of our tests' API server instead.
+Not `kfp.Client`, as kfp 2.17.0 and kfp-server-api 2.17.3 are: it sets no timeout, and drops one that is a float; without a host
+it loads a kubeconfig, and in a pod it writes `~/.config/kfp/context.json`; the page of a missing login passes for an empty
+run; `wait_for_run_completion` waits for ever for a run that was terminated, and ends when one poll fails; an error is a stack
+trace of the server. It is the oracle of our tests' API server instead.
 """
 
 import json
