@@ -13,5 +13,5 @@ def materialize_features(project_file: str, project_digest: str, target: str, cl
     project = load_project(project_file, digest=project_digest, target=target)
     until = open_clock(clock).now()
     begin_release(project, release_id=release_id, event_time=until, reason=reason)
-    materialize(project, until)
+    materialize(project, until, live=clock == "wall")
     return until.isoformat()
