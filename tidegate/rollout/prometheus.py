@@ -52,10 +52,10 @@ class PrometheusMetricsSource:
         self._api = PrometheusApi(prometheus)
         self._gateway = gateway(prometheus.gateway)
         self._target = target
-        self._services: dict[str, _Seen] = {}
+        self._services: dict[str, _Observed] = {}
 
     def observe(self, service: str) -> dict[str, RevisionCounters]:
-        """Return the counters of every revision of `service`.
+        """Return the counters of every revision of `service` that had traffic while it was observed.
 
         Raises:
             RolloutError: Prometheus cannot be reached or refuses; the gateway or the model servers are not scraped, or were
@@ -63,67 +63,57 @@ class PrometheusMetricsSource:
         """
         namespace, backends = self._backends(service)
         now = self._api.now()
-        seen = self._services.get(service) or self._first_look(service, namespace, backends, now)
-        seconds = min(_PAST, max(0.0, now - seen.until) + _OVERLAP)
-        proxied = self._api.samples(self._gateway.of(backends.values(), namespace), at=now, seconds=seconds)
-        self._check_fresh(proxied, now, list(backends.values()), namespace)
+        observed = self._services.get(service) or _Observed(service, namespace, now - _RECENT)
+        observed.add(backends)
+        if service not in self._services:
+            self._take_in_the_past(observed)
+            self._services[service] = observed
+        seconds = min(_PAST, max(0.0, now - observed.until) + _OVERLAP)
+        proxied = self._api.samples(self._gateway.of(observed.backends, namespace), at=now, seconds=seconds)
+        self._check_fresh(proxied, now, observed)
         self._check_scraped_once(proxied, now)
-        served = self._api.samples(self._latency_of(service, namespace, backends), at=now, seconds=seconds)
+        served = self._api.samples(observed.latency, at=now, seconds=seconds)
         self._check_scraped_once(served, now)
-        seen.proxied.see(proxied)
-        seen.served.see(served)
-        seen.until = now
-        self._services[service] = seen
-        counted = self._counted(seen.proxied, namespace, backends)
-        latency = self._latency(seen.served, service, namespace, backends, sum(one.requests for one in counted.values()))
+        observed.proxied.see(proxied)
+        observed.served.see(served)
+        observed.until = now
+        counted, latency = self._counted(observed), self._latency(observed)
+        if not observed.served.totals() and any(one.requests for one in counted.values()):
+            self._api.refuse(f"holds no {observed.latency}: are the model servers scraped, as by kserve/monitoring?")
         return {
             revision: RevisionCounters(counted[revision].requests, counted[revision].errors, latency[revision])
-            for revision in backends
+            for revision in observed.revisions
         }
 
-    def _first_look(self, service: str, namespace: str, backends: Mapping[str, str], now: float) -> "_Seen":
-        until = now - _RECENT
-        seen = _Seen(until)
-        past = {"at": until, "seconds": _PAST - _RECENT, "every": _PAST_EVERY}
-        seen.proxied.see(self._api.history(self._gateway.of(backends.values(), namespace), **past))
-        seen.served.see(self._api.history(self._latency_of(service, namespace, backends), **past))
-        return seen
+    def _take_in_the_past(self, observed: "_Observed") -> None:
+        past = {"at": observed.until, "seconds": _PAST - _RECENT, "every": _PAST_EVERY}
+        observed.proxied.see(self._api.history(self._gateway.of(observed.backends, observed.namespace), **past))
+        observed.served.see(self._api.history(observed.latency, **past))
 
     def _backends(self, name: str) -> tuple[str, dict[str, str]]:
         try:
             service = self._target.get(name)
             if service is None:
                 raise RolloutError(f"service {name} cannot be observed: there is none")
-            return service.namespace, self._target.backends(name)
+            backends = self._target.backends(name)
         except DeploymentError as error:
             raise RolloutError(f"service {name} cannot be observed: {error}") from error
+        if not backends and name not in self._services:
+            raise RolloutError(f"service {name} cannot be observed: none of its revisions gets traffic")
+        return service.namespace, backends
 
-    def _counted(self, growth: Growth, namespace: str, backends: Mapping[str, str]) -> dict[str, Counted]:
-        counted = {backend: Counted() for backend in backends.values()}
-        for labels, totals in growth.totals():
-            backend = self._gateway.backend(labels, counted, namespace)
+    def _counted(self, observed: "_Observed") -> dict[str, Counted]:
+        counted = {revision: Counted() for revision in observed.revisions}
+        for labels, totals in observed.proxied.totals():
+            backend = self._gateway.backend(labels, observed.backends, observed.namespace)
             if backend is not None:
-                counted[backend] += self._gateway.count(labels, totals[""])
+                counted[observed.backends[backend]] += self._gateway.count(labels, totals[""])
         # Two counters of one proxy are not scraped at the same instant.
-        return {
-            revision: Counted(counted[backend].requests, min(counted[backend].errors, counted[backend].requests))
-            for revision, backend in backends.items()
-        }
+        return {revision: Counted(one.requests, min(one.errors, one.requests)) for revision, one in counted.items()}
 
-    def _latency_of(self, service: str, namespace: str, backends: Mapping[str, str]) -> str:
-        return selector(f"{LATENCY}_bucket", namespace=namespace, model=service, revision=tuple(backends))
-
-    def _latency(
-        self, growth: Growth, service: str, namespace: str, backends: Mapping[str, str], requests: int
-    ) -> dict[str, LatencyHistogram]:
-        counts = {revision: [0] * (len(LATENCY_BOUNDS) + 1) for revision in backends}
-        totals = growth.totals()
-        if not totals and requests:
-            self._api.refuse(
-                f'holds no {LATENCY} with namespace="{namespace}", model="{service}": are the model servers scraped, as by '
-                "kserve/monitoring?"
-            )
-        for labels, cumulative in totals:
+    def _latency(self, observed: "_Observed") -> dict[str, LatencyHistogram]:
+        counts = {revision: [0] * (len(LATENCY_BOUNDS) + 1) for revision in observed.revisions}
+        for labels, cumulative in observed.served.totals():
             for index, count in enumerate(self._buckets(labels, cumulative)):
                 counts[labels["revision"]][index] += count
         return {revision: LatencyHistogram(LATENCY_BOUNDS, tuple(buckets)) for revision, buckets in counts.items()}
@@ -138,7 +128,7 @@ class PrometheusMetricsSource:
             )
         return [max(0, after - before) for before, after in zip((0, *ordered), ordered, strict=False)]
 
-    def _check_fresh(self, proxied: Sequence[Series], now: float, backends: Sequence[str], namespace: str) -> None:
+    def _check_fresh(self, proxied: Sequence[Series], now: float, observed: "_Observed") -> None:
         patience = _patience(proxied)
         newest = max((one.samples[-1][0] for one in proxied if one.samples), default=None)
         if newest is not None and now - newest <= patience:
@@ -146,7 +136,7 @@ class PrometheusMetricsSource:
         # A gateway that had no request for these backends yet, or not since it started, is scraped all the same.
         current = self._api.newest(self._gateway.any, at=now)
         if current is not None and now - current <= patience:
-            problem = None if newest is not None else self._gateway.absent(backends, namespace)
+            problem = None if newest is not None else self._gateway.absent(observed.backends, observed.namespace)
             if problem is not None:
                 self._api.refuse(problem)
             return
@@ -169,13 +159,31 @@ class PrometheusMetricsSource:
                 )
 
 
-class _Seen:
-    """What was observed of one service, until when."""
+class _Observed:
+    """What was observed of one service, until when.
 
-    def __init__(self, until: float) -> None:
+    Every backend that ever got traffic is observed: a canary that fails its readiness checks loses its traffic, but not the
+    errors from before.
+    """
+
+    def __init__(self, service: str, namespace: str, until: float) -> None:
+        self.service = service
+        self.namespace = namespace
+        self.until = until
+        self.backends: dict[str, str] = {}  # which revision a Kubernetes Service leads to
         self.proxied = Growth()
         self.served = Growth()
-        self.until = until
+
+    def add(self, backends: Mapping[str, str]) -> None:
+        self.backends |= {backend: revision for revision, backend in backends.items()}
+
+    @property
+    def revisions(self) -> list[str]:
+        return sorted(set(self.backends.values()))
+
+    @property
+    def latency(self) -> str:
+        return selector(f"{LATENCY}_bucket", namespace=self.namespace, model=self.service, revision=self.revisions)
 
 
 def _patience(series: Sequence[Series]) -> float:

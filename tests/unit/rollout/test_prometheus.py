@@ -215,7 +215,7 @@ def test_process_that_is_scraped_twice_is_refused(server, make_source):
 def test_servers_that_are_not_scraped_are_named(server, make_source):
     server.gateway, server.latency = [istio("late-v1-predictor", "200", 5)], []
 
-    with pytest.raises(RolloutError, match=rf'holds no {LATENCY} with namespace="models", model="late": are the model servers'):
+    with pytest.raises(RolloutError, match=rf'holds no {LATENCY}_bucket.*model="late",.*: are the model servers'):
         make_source().observe("late")
 
 
@@ -354,4 +354,37 @@ def test_cluster_that_does_not_answer(make_source, monkeypatch):
     target.backends = silent
 
     with pytest.raises(RolloutError, match="service late cannot be observed: the API server does not answer"):
+        make_source(target=target).observe("late")
+
+
+def test_canary_that_loses_its_traffic_keeps_its_errors(server, make_source):
+    target = FakeTarget()
+    source = make_source(target=target)
+    server.gateway = [istio(f"late-{revision}-predictor", "200", 10) for revision in ("v1", "v2")]
+    assert seen(source) == {"v1": (10, 0), "v2": (10, 0)}
+
+    target.backends = lambda name: {"v1": "late-v1-predictor"}
+    server.gateway = [istio("late-v2-predictor", "503", 7)]
+
+    assert seen(source) == {"v1": (10, 0), "v2": (17, 7)}
+
+
+def test_revision_of_several_backends_is_one(server, make_source):
+    target = FakeTarget()
+    source = make_source(target=target)
+    target.backends = lambda name: {"v1": "late-predictor-00001"}
+    server.gateway = [istio("late-predictor-00001", "200", 90)]
+    assert seen(source) == {"v1": (90, 0)}
+
+    target.backends = lambda name: {"v1": "late-predictor-00002"}
+    server.gateway.append(istio("late-predictor-00002", "200", 5))
+
+    assert seen(source) == {"v1": (95, 0)}
+
+
+def test_service_without_traffic_is_one_clear_line(make_source):
+    target = FakeTarget()
+    target.backends = lambda name: {}
+
+    with pytest.raises(RolloutError, match="service late cannot be observed: none of its revisions gets traffic"):
         make_source(target=target).observe("late")
