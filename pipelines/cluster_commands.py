@@ -61,6 +61,7 @@ def submit(
     submitter = submitter_at(host, ui, namespace or compiled.project.on_cluster.namespace)
     with told_if_interrupted(f"whether the run was started is not known; see {submitter.ui}/#/runs"):
         submitted = submitter.start(compiled, arguments, experiment=experiment)
+    say(f"version {submitted.uploaded.version} {'uploaded' if submitted.uploaded.fresh else 'was there already'}")(stderr)
     facts = {
         "pipeline": name,
         "run": submitted.run_id,

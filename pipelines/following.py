@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from pipelines.api_errors import ApiRefusal, LostReply, Unreachable
+from pipelines.api_errors import ApiRefusal, LostReply, Unreachable, error_text
 from pipelines.client import API, KubeflowPipelines
 from pipelines.ir import specification, steps
 from pipelines.launcher import TaskEvent
@@ -90,6 +90,8 @@ def follow(
             if refusal.unauthenticated and shown.known:
                 raise StillRunning(f"{refusal}; the run goes on") from refusal
             raise
+        if not run.get("state") and (broken := error_text(run.get("error"))):
+            raise PipelineError(f"run {run_id}: Kubeflow cannot tell how it is: {broken}")
         if run.get("state") in _ENDED:
             return _outcome(api, run, shown)
         if timeout_seconds is not None and time.monotonic() - begun + poll_seconds > timeout_seconds:

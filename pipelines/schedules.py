@@ -25,7 +25,7 @@ _NOTE = re.compile(
     r"tidegate: generation=(?P<generation>\d+) enabled=(?P<enabled>yes|no) before=(?P<before>yes|no) "
     r"spec=(?P<spec>[0-9a-f]{32})"
 )
-_GOING_ON = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
+_GOING_ON = frozenset({"", "RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
 _SETTLING_ROUNDS = 6
 
 
@@ -282,7 +282,7 @@ class Schedules:
             sort_by="created_at desc",
         )
         ours = (run for run in runs if run.get("recurring_run_id") == kept.recurring_run_id)
-        return next((run["run_id"] for run in ours if run.get("state") in _GOING_ON), "")
+        return next((run["run_id"] for run in ours if run.get("state", "") in _GOING_ON), "")
 
     def _existing(self, name: str) -> list[Kept]:
         found = self.find(name)

@@ -62,7 +62,7 @@ class CompiledPipeline:
 
     @property
     def _ir(self) -> dict[str, Any]:
-        document: dict[str, Any] = next(yaml.safe_load_all(self.content))
+        document: dict[str, Any] = next(yaml.load_all(self.content, Loader=yaml.CSafeLoader))  # 7 times as fast as in Python
         return document
 
 

@@ -69,6 +69,7 @@ def test_run_that_succeeds_ends_with_0_and_its_link(server, command):
     assert f"{run['display_name']} succeeded in " in out
     assert f"/#/runs/details/{run['run_id']}" in out
     assert "✓ check-drift" in err
+    assert f"version {next(iter(server.versions.values()))['name']} uploaded\n" in err
 
 
 def test_run_that_fails_ends_with_1_and_the_tasks_error(server, command):

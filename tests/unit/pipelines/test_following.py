@@ -11,6 +11,7 @@ from pipelines.following import StillRunning, follow
 from pipelines.submission import Submitter
 from tests.kfp_api.api import KfpApi, Outage
 from tests.unit.pipelines.conftest import GIVEN
+from tidegate.errors import PipelineError
 
 TRACEBACK = """\
 Traceback (most recent call last):
@@ -166,6 +167,13 @@ def test_token_that_expires_while_following_says_that_the_run_goes_on(started):
     server.progress = [step("RUNNING", task("RUNNING"))]
     with pytest.raises(StillRunning, match=r"not authenticated \(the token in KF_PIPELINES_TOKEN sent\).*; the run goes on"):
         follow(client, run, on_event=expires, poll_seconds=0.0)
+
+
+def test_run_that_kubeflow_cannot_read_itself_is_not_waited_for(started):
+    _, client, run = started({"state": "", "error": {"code": 13, "message": "Failed to parse runtime config"}})
+
+    with pytest.raises(PipelineError, match=f"run {run}: Kubeflow cannot tell how it is: Failed to parse runtime config"):
+        follow(client, run)
 
 
 def test_run_that_does_not_exist_is_one_line(started):
