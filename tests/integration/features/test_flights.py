@@ -16,6 +16,9 @@ import pytest
 from examples.flights import collect as flights
 from tidegate.errors import DataError
 from tidegate.features.online import OnlineReader
+from tidegate.features.repository import FeatureRepository
+
+FEATURE_REPO = Path(__file__).parents[3] / "feature_repo"
 
 REQUEST_COLUMNS = ["sched_minute_of_day", "weekday", "distance", "sched_duration", "carrier", "origin", "dest"]
 
@@ -148,26 +151,34 @@ def merge_asof(workspace, view, entity_rows):
     return joined.set_index("index").reindex(rows.index)
 
 
-def test_online_answers_like_offline_through_a_summer_day(flights_repository, entity_rows):
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_online_answers_like_offline_through_a_summer_day(request, flights_workspace, entity_rows, kind):
     """Materialized hour by hour, the reader gives each flight exactly the training set's features of that hour."""
-    flights_repository.clear_online_store()
-    contract = flights_repository.contract("flights_late_v1")
-    reader = OnlineReader.open(flights_repository.online_store_uri, contract)
+    online_store = request.getfixturevalue("redis").uri if kind == "redis" else None
+    repository = FeatureRepository(FEATURE_REPO, flights_workspace, online_store)
+    repository.apply()
+    repository.clear_online_store()
+    contract = repository.contract("flights_late_v1")
+    reader = OnlineReader.open(repository.online_store_uri, contract)
     day = datetime(2013, 7, 10, 4, tzinfo=UTC)
+    loop = asyncio.new_event_loop()  # a reader belongs to one
 
     compared = 0
     for hour in range(24):
         now = day + timedelta(hours=hour)
-        flights_repository.materialize(now)
+        repository.materialize(now)
         times = entity_rows["event_timestamp"]
         batch = entity_rows.filter(pc.and_(pc.greater_equal(times, now), pc.less(times, now + timedelta(hours=1))))
         asked = batch.set_column(1, "event_timestamp", pa.array([now] * batch.num_rows, pa.timestamp("us", tz="UTC")))
-        offline = flights_repository.training_set(asked, "flights_late_v1", "event_timestamp")
-        lookup = asyncio.run(reader.read({name: batch[name].to_pylist() for name in contract.join_keys}, now))
+        offline = repository.training_set(asked, "flights_late_v1", "event_timestamp")
+        lookup = loop.run_until_complete(reader.read({name: batch[name].to_pylist() for name in contract.join_keys}, now))
         for name, column in lookup.columns.items():
             expected = offline[name].to_numpy()
             np.testing.assert_array_equal(column, expected.astype(column.dtype), err_msg=f"{name} at {now}")
         compared += batch.num_rows
+    reader.close()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
     assert compared > 900
 
 
@@ -191,3 +202,14 @@ def test_the_second_service_can_be_trained_but_not_served(flights_repository, en
         assert np.isnan(online.columns[name]).all()
     assert np.isnat(online.times["aircraft_arrivals"]).all()
     assert not np.isnat(online.times["origin_weather"]).any()
+
+
+def test_collected_data_is_uploaded_for_a_cluster(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["collect", "--out", str(tmp_path / "data"), "--to", f"file://{tmp_path}/store"])
+
+    flights.main()
+
+    uploaded = {file.name: file.read_bytes() for file in (tmp_path / "store").glob("*.parquet")}
+    assert uploaded == {file.name: file.read_bytes() for file in (tmp_path / "data").glob("*.parquet")}
+    assert len(uploaded) == 8
+    assert "flights" in capsys.readouterr().out
