@@ -83,7 +83,7 @@ def test_silent_gateway_is_no_evidence(prometheus, exporter, observe):
     gateway.count_istio(STABLE, 1)
     prometheus.has_scraped(gateway.address)
     with pytest.raises(
-        RolloutError, match=r'holds no tidegate_request_latency_seconds with namespace="models", model="flights"'
+        RolloutError, match=r'holds no tidegate_request_latency_seconds_bucket\{namespace="models",model="flights"'
     ):
         source.observe("flights")
 
