@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.models import Name, Store, Version
+from tidegate.cli.options import DEFAULT_STORE, Name, Store, Version
 from tidegate.cli.output import Json, show, stderr
 from tidegate.registry.registry import CHAMPION, ModelRegistry
 from tidegate.storage import open_store
@@ -20,7 +20,7 @@ def command(
         bool, typer.Option("--features-supplied", help="A transformer in front of Triton looks up the features.")
     ] = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows in one request; Triton refuses more.")] = 1024,
-    store: Store = ".tidegate/store",
+    store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
     """Write a version as a model repository of NVIDIA's Triton, for the serving runtime tidegate-triton."""

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tidegate.cli import export
+from tidegate.cli.options import DEFAULT_STORE, Name, Store, Version
 from tidegate.cli.output import Json, show
 from tidegate.packaging.manifest import Manifest
 from tidegate.registry.events import Event
@@ -16,21 +18,16 @@ from tidegate.registry.states import AliasState, VersionInfo
 from tidegate.storage import open_store
 
 app = typer.Typer(no_args_is_help=True)
+app.command("export")(export.command)
 
-Store = Annotated[
-    str, typer.Option("--store", envvar="TIDEGATE_STORE", help="The registry's object store: a folder, or s3://bucket/prefix.")
-]
-Name = Annotated[str, typer.Argument(help="The model.")]
-Version = Annotated[str, typer.Argument(help="A version's number, or an alias.")]
 Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.")]
-_DEFAULT_STORE = ".tidegate/store"
 
 
 @app.command("list")
 def list_models(
     name: Annotated[str | None, typer.Argument(help="A model, to list its versions.")] = None,
-    store: Store = _DEFAULT_STORE,
+    store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
     """List the models, or the versions of one model."""
@@ -42,7 +39,7 @@ def list_models(
 
 
 @app.command("show")
-def show_version(name: Name, version: Version = CHAMPION, store: Store = _DEFAULT_STORE, as_json: Json = False) -> None:
+def show_version(name: Name, version: Version = CHAMPION, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """Show one version: its metrics, gates, benchmark and lineage, and what was done with it."""
     registry = ModelRegistry(open_store(store))
     number = registry.resolve(name, version)
@@ -68,7 +65,7 @@ def show_version(name: Name, version: Version = CHAMPION, store: Store = _DEFAUL
 
 
 @app.command()
-def verify(name: Name, version: Version = CHAMPION, store: Store = _DEFAULT_STORE, as_json: Json = False) -> None:
+def verify(name: Name, version: Version = CHAMPION, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """Read a version back from the store and check every file against its digest."""
     registry = ModelRegistry(open_store(store))
     number = registry.resolve(name, version)
@@ -90,7 +87,7 @@ def promote(
     reason: Reason,
     alias: Alias = CHAMPION,
     expected: Annotated[int | None, typer.Option("--expected", help="Move only if the alias is at this version.")] = None,
-    store: Store = _DEFAULT_STORE,
+    store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
     """Move an alias to a version. No traffic moves with it: that is what `tidegate rollout` does."""
@@ -101,7 +98,7 @@ def promote(
 
 
 @app.command()
-def rollback(name: Name, reason: Reason, alias: Alias = CHAMPION, store: Store = _DEFAULT_STORE, as_json: Json = False) -> None:
+def rollback(name: Name, reason: Reason, alias: Alias = CHAMPION, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """Move an alias back to the version it was at before. No traffic moves with it."""
     state = ModelRegistry(open_store(store)).rollback(name, reason=reason, alias=alias)
     _show_move(name, alias, state, as_json=as_json)

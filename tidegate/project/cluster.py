@@ -54,6 +54,25 @@ class Toleration(Section):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
 
 
+class NodeRule(Section):
+    """A term of a pod's node affinity; every required one must hold, and preferred ones weigh the same."""
+
+    key: Text
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = "In"
+    values: tuple[str, ...] = ()
+    required: bool = True
+
+    @model_validator(mode="after")
+    def _values_fit_the_operator(self) -> Self:
+        if self.operator in ("Exists", "DoesNotExist") and self.values:
+            raise ValueError(f"operator {self.operator} takes no values")
+        if self.operator in ("In", "NotIn") and not self.values:
+            raise ValueError(f"operator {self.operator} needs values")
+        if self.operator in ("Gt", "Lt") and (len(self.values) != 1 or not self.values[0].lstrip("-").isdigit()):
+            raise ValueError(f"operator {self.operator} needs one whole number")
+        return self
+
+
 class Accelerator(Section):
     """The accelerator of one model server: a whole GPU, a MIG slice, or a share of one.
 
@@ -104,6 +123,7 @@ class ServingPods(Section):
     memory: Quantity = "1Gi"
     accelerator: Accelerator | None = None
     node_selector: Labels = Field(default_factory=dict)
+    node_affinity: tuple[NodeRule, ...] = Field(default=(), description="Which nodes; for what a selector cannot say.")
     tolerations: tuple[Toleration, ...] = ()
     spread: bool = Field(default=False, description="Prefer different nodes for the replicas.")
     autoscaling: Autoscaling = Autoscaling()

@@ -143,6 +143,19 @@ def test_accepted(tmp_path: Path, document: dict[str, Any], fields: dict[str, ob
             "rollout.strategy replace needs cluster.mode Standard",
             id="replace-in-knative",
         ),
+        pytest.param(
+            {"cluster.serving.node_affinity": [{"key": "zone"}]}, "operator In needs values", id="affinity-without-values"
+        ),
+        pytest.param(
+            {"cluster.serving.node_affinity": [{"key": "zone", "operator": "Exists", "values": ["a"]}]},
+            "operator Exists takes no values",
+            id="affinity-with-values",
+        ),
+        pytest.param(
+            {"cluster.serving.node_affinity": [{"key": "memory", "operator": "Gt", "values": ["a lot"]}]},
+            "operator Gt needs one whole number",
+            id="affinity-with-text",
+        ),
         pytest.param({"cluster.secrets": [{"variable": "A-B", "secret": "s", "key": "k"}]}, "variable: 'A-B'", id="variable"),
     ],
 )

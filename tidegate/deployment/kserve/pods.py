@@ -6,7 +6,7 @@ from tidegate.deployment.inference_service import Revision
 from tidegate.deployment.kserve.naming import REVISION_LABEL
 from tidegate.deployment.kserve.sdk import kubernetes_models
 from tidegate.errors import DeploymentError
-from tidegate.project.cluster import ClusterSection, ServingPods, Toleration
+from tidegate.project.cluster import ClusterSection, NodeRule, ServingPods, Toleration
 
 _SHARED_MEMORY = "shared-memory"
 _SECONDS_UNTIL_PROXIES_KNOW = 5
@@ -65,6 +65,8 @@ def placement(service: str, revision: Revision, pods: ServingPods) -> dict[str, 
         fields["node_selector"] = selector
     if tolerations:
         fields["tolerations"] = [_toleration(toleration) for toleration in dict.fromkeys(tolerations)]
+    if pods.node_affinity:
+        fields["affinity"] = client.V1Affinity(node_affinity=_node_affinity(pods.node_affinity))
     if accelerator is not None and accelerator.runtime_class is not None:
         fields["runtime_class_name"] = accelerator.runtime_class
     if pods.spread:
@@ -116,6 +118,28 @@ def lifecycle() -> Any:
     return client.V1Lifecycle(
         pre_stop=client.V1LifecycleHandler(_exec=client.V1ExecAction(command=["sleep", str(_SECONDS_UNTIL_PROXIES_KNOW)]))
     )
+
+
+def _node_affinity(rules: tuple[NodeRule, ...]) -> Any:
+    client = kubernetes_models()
+    required, preferred = ([_requirement(rule) for rule in rules if rule.required is wanted] for wanted in (True, False))
+    return client.V1NodeAffinity(
+        required_during_scheduling_ignored_during_execution=client.V1NodeSelector(
+            node_selector_terms=[client.V1NodeSelectorTerm(match_expressions=required)]
+        )
+        if required
+        else None,
+        preferred_during_scheduling_ignored_during_execution=[
+            client.V1PreferredSchedulingTerm(weight=1, preference=client.V1NodeSelectorTerm(match_expressions=[requirement]))
+            for requirement in preferred
+        ]
+        or None,
+    )
+
+
+def _requirement(rule: NodeRule) -> Any:
+    client = kubernetes_models()
+    return client.V1NodeSelectorRequirement(key=rule.key, operator=rule.operator, values=list(rule.values) or None)
 
 
 def _toleration(toleration: Toleration) -> Any:

@@ -176,6 +176,22 @@ def test_accelerator_placement_and_shared_memory(cluster, service, mode, schema_
     assert schema_errors(document) == []
 
 
+@pytest.mark.parametrize("mode", ["Standard", "Knative"])
+def test_node_affinity(cluster, service, mode, schema_errors):
+    zone = {"key": "topology.kubernetes.io/zone", "values": ["a", "b"]}
+    large = {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["40000"], "required": False}
+
+    document = _build(mode, service, cluster(mode=mode, serving={"node_affinity": [zone, large]}))
+
+    affinity = predictor(document)["affinity"]["nodeAffinity"]
+    [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [{"key": zone["key"], "operator": "In", "values": ["a", "b"]}]
+    [preferred] = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    [expression] = preferred["preference"]["matchExpressions"]
+    assert expression == {"key": large["key"], "operator": "Gt", "values": ["40000"]}
+    assert schema_errors(document) == []
+
+
 def test_a_share_of_a_gpu_is_a_resource_of_another_name(cluster, service):
     serving = {"runtime": "tidegate-onnx-gpu", "accelerator": {"resource": "nvidia.com/gpu.shared"}}
 

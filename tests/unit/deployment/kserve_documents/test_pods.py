@@ -18,6 +18,7 @@ KUBERNETES = "1.32"
 KEYS = {"env": "name", "volumes": "name", "volumeMounts": "mountPath", "ports": "containerPort"}  # of lists that are merged
 POD_FIELDS = (
     "nodeSelector",
+    "affinity",
     "tolerations",
     "runtimeClassName",
     "serviceAccountName",
@@ -29,6 +30,7 @@ GPU = {"accelerator": {"shared_memory": "2Gi", "node_selector": {"nvidia.com/gpu
 SERVING = [
     pytest.param({}, id="cpu"),
     pytest.param({"spread": True, "node_selector": {"pool": "serving"}, "tolerations": [{"key": "spot"}]}, id="placed"),
+    pytest.param({"node_affinity": [{"key": "spot", "operator": "DoesNotExist"}]}, id="affine"),
     pytest.param({"runtime": "tidegate-onnx-gpu", **GPU}, id="gpu"),
     pytest.param({"runtime": "tidegate-triton", **GPU, "memory": "16Gi"}, id="triton"),
 ]

@@ -27,6 +27,17 @@ tolerations = st.lists(
     max_size=2,
 )
 
+rules = st.lists(
+    st.sampled_from(
+        [
+            {"key": "topology.kubernetes.io/zone", "values": ["a", "b"]},
+            {"key": "spot", "operator": "DoesNotExist"},
+            {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["40000"], "required": False},
+        ]
+    ),
+    max_size=3,
+)
+
 
 @st.composite
 def revisions(draw: st.DrawFn, name: str, least: int) -> Revision:
@@ -76,6 +87,7 @@ def sections(draw: st.DrawFn, mode: str) -> ClusterSection:
                 "cpu": draw(amounts),
                 "memory": draw(amounts),
                 "node_selector": draw(labels),
+                "node_affinity": draw(rules),
                 "tolerations": draw(tolerations),
                 "spread": draw(st.booleans()),
                 "request_timeout_seconds": draw(st.integers(1, 3600)),
