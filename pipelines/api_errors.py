@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from pipelines.answer import Answer
 from pipelines.authentication import Credentials
 from tidegate.errors import PipelineError
 
@@ -42,14 +43,14 @@ class LostReply(PipelineError):
         self.retry_after_seconds = retry_after_seconds
 
 
-def is_login(response: requests.Response) -> bool:
+def is_login(answer: Answer) -> bool:
     """Say whether an answer is a way to a login, or a page of one, where JSON was asked for."""
-    return response.is_redirect or ((response.ok or response.status_code == 403) and _is_page(response))
+    return bool(answer.redirect) or ((answer.ok or answer.status == 403) and answer.is_page)
 
 
-def explain_refusal(host: str, response: requests.Response, credentials: Credentials) -> str:
+def explain_refusal(host: str, answer: Answer, credentials: Credentials) -> str:
     """Say in one line what an answer that is not the one asked for means, and what to do."""
-    line = credentials.redact(_explain(host, response, credentials.described))
+    line = credentials.redact(_explain(host, answer, credentials.described))
     return _printable(line)
 
 
@@ -79,53 +80,54 @@ def explain_transport(
     return Unreachable(f"{host}: {reason}", passing=False)
 
 
-def _explain(host: str, response: requests.Response, credentials: str) -> str:
-    status = response.status_code
-    if response.is_redirect:
-        target = response.headers.get("Location", "")
-        if _is_same_place_over_tls(response.url, target):
-            return f"{host}: redirects to https; give --host with https://"
-        if _LOGIN_PATH.search(urlsplit(target).path):
-            return f"{host}: asks for a login ({credentials} sent); see docs/kubeflow-pipelines.md, 'Authentication'"
-        return f"{host}: redirects to {target.split('?')[0]!r}; is that the address to give as --host?"
-    if is_login(response):
+def _explain(host: str, answer: Answer, credentials: str) -> str:
+    if answer.redirect:
+        return _explain_redirect(host, answer, credentials)
+    if is_login(answer):
         return (
             f"{host}: answers with a web page where the API was asked for ({credentials} sent); "
             "a login is needed, or the address lacks a path such as /pipeline"
         )
-    if response.ok:
+    if answer.ok:
         return f"{host}: answers with something that is not JSON; is this Kubeflow Pipelines?"
-    told = _told_by_server(response)
-    if status == 401:
+    told = _told_by_server(answer)
+    if answer.status == 401:
         return f"{host}: not authenticated ({credentials} sent): {told}; see docs/kubeflow-pipelines.md, 'Authentication'"
-    if status == 403:
+    if answer.status == 403:
         return f"{host}: not allowed ({credentials} sent): {told}"
-    return f"{host}: {told} (HTTP {status})"
+    return f"{host}: {told} (HTTP {answer.status})"
 
 
-def _told_by_server(response: requests.Response) -> str:
+def _explain_redirect(host: str, answer: Answer, credentials: str) -> str:
+    before = urlsplit(answer.url)
+    try:
+        after = urlsplit(answer.redirect)
+    except ValueError:
+        return f"{host}: redirects to something that is no address; is this Kubeflow Pipelines?"
+    if (before.scheme, after.scheme) == ("http", "https") and before.hostname == after.hostname and before.path == after.path:
+        return f"{host}: redirects to https; give --host with https://"
+    if _LOGIN_PATH.search(after.path):
+        return f"{host}: asks for a login ({credentials} sent); see docs/kubeflow-pipelines.md, 'Authentication'"
+    return f"{host}: redirects to {_short(answer.redirect.split('?')[0])!r}; is that the address to give as --host?"
+
+
+def _told_by_server(answer: Answer) -> str:
     """Return the words meant for people: grpc-gateway's `details`, else `message`; the upload server's `error_message`.
 
     Shapes: kubeflow/pipelines 2.17, backend/src/common/util/error.go `GRPCStatus` and
     backend/src/apiserver/server/pipeline_upload_server.go `writeErrorToResponse`.
     """
-    try:
-        document = response.json()
-    except ValueError:
-        document = None
-    if isinstance(document, dict):
-        details = [detail for detail in document.get("details") or [] if isinstance(detail, dict)]
-        for source in (*details, document):
+    document = answer.document
+    if document is not None:
+        details = document.get("details")
+        sources = [*(details if isinstance(details, list) else ()), document]
+        for source in (source for source in sources if isinstance(source, dict)):
             for field in ("error_message", "message", "error", "error_details"):
                 if isinstance(text := source.get(field), str) and text.strip():
                     return _short(text)
-    if _is_page(response):
-        return response.reason or "a web page came back"
-    return _short(response.text) or response.reason or "no reason was given"
-
-
-def _is_page(response: requests.Response) -> bool:
-    return "text/html" in response.headers.get("Content-Type", "")
+    if answer.is_page:
+        return answer.reason or "a web page came back"
+    return _short(answer.text) or answer.reason or "no reason was given"
 
 
 def error_text(error: Any) -> str:
@@ -137,13 +139,6 @@ def error_text(error: Any) -> str:
 def _short(text: str) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= _SHOWN_CHARACTERS else f"{flat[:_SHOWN_CHARACTERS]}…"
-
-
-def _is_same_place_over_tls(asked: str, target: str) -> bool:
-    before, after = urlsplit(asked), urlsplit(target)
-    return (
-        before.scheme == "http" and after.scheme == "https" and before.hostname == after.hostname and before.path == after.path
-    )
 
 
 def _was_never_connected(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from pipelines.answer import Answer, read_answer
 from pipelines.api_errors import ApiRefusal, LostReply, Unreachable, explain_refusal, explain_transport, is_login
 from pipelines.authentication import Credentials
 from tidegate.errors import PipelineError
@@ -50,7 +51,7 @@ class KubeflowPipelines:
         Args:
             host: Its address, `http://…` or `https://…`, as in a browser: with `/pipeline` behind a Kubeflow gateway.
             credentials: Who asks.
-            timeout_seconds: Of one connection, and between two pieces of an answer.
+            timeout_seconds: Of one connection, of waiting for an answer, and of reading it.
             patience_seconds: How long a request that may be repeated is repeated.
             sleep: Waits; for tests.
 
@@ -150,38 +151,47 @@ class KubeflowPipelines:
                 pause *= 2
 
     def _once(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        response = self._answer(method, path, **request)
-        try:
-            document = response.json()
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise ApiRefusal(explain_refusal(self.host, response, self._credentials), status=response.status_code)
-        return document
+        answer = self._answer(method, path, **request)
+        if answer.document is None:
+            raise ApiRefusal(explain_refusal(self.host, answer, self._credentials), status=answer.status)
+        return answer.document
 
-    def _answer(self, method: str, path: str, *, again: bool = True, **request: Any) -> requests.Response:
+    def _answer(self, method: str, path: str, *, again: bool = True, **request: Any) -> Answer:
+        answer = self._asked(method, path, **request)
+        if answer.ok and not is_login(answer):
+            return answer
+        unauthenticated = answer.status == 401 or is_login(answer)
+        if unauthenticated and again and self._credentials.renew():
+            return self._answer(method, path, again=False, **request)
+        message = explain_refusal(self.host, answer, self._credentials)
+        if answer.status in _TRANSIENT:
+            raise LostReply(message, retry_after_seconds=_retry_after(answer))
+        raise ApiRefusal(message, status=answer.status, unauthenticated=unauthenticated)
+
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        json: Mapping[str, Any] | None = None,
+        files: Mapping[str, Any] | None = None,
+    ) -> Answer:
         try:
             response = self._session.request(
                 method,
                 self.host + path,
-                params={name: value for name, value in (request.get("query") or {}).items() if value not in ("", None)},
-                json=request.get("json"),
-                files=request.get("files"),
+                params={name: value for name, value in (query or {}).items() if value not in ("", None)},
+                json=json,
+                files=files,
                 headers={"Accept": "application/json", **self._credentials.headers()},
                 timeout=self._timeout,
                 allow_redirects=False,
+                stream=True,
             )
+            return read_answer(response, seconds=self._timeout[1])
         except requests.RequestException as error:
             raise explain_transport(self.host, error, self._timeout[1], self._credentials) from None
-        if response.ok and not is_login(response):
-            return response
-        refused = response.status_code == 401 or is_login(response)
-        if refused and again and self._credentials.renew():
-            return self._answer(method, path, again=False, **request)
-        message = explain_refusal(self.host, response, self._credentials)
-        if response.status_code in _TRANSIENT:
-            raise LostReply(message, retry_after_seconds=_retry_after(response))
-        raise ApiRefusal(message, status=response.status_code, unauthenticated=refused)
 
 
 def where(key: str, value: str) -> str:
@@ -208,6 +218,6 @@ def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _retry_after(response: requests.Response) -> float:
-    given = response.headers.get("Retry-After", "")
+def _retry_after(answer: Answer) -> float:
+    given = answer.headers.get("Retry-After", "")
     return float(given) if given.isascii() and given.isdigit() else 0.0

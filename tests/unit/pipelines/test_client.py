@@ -1,15 +1,20 @@
 """The client of the Kubeflow Pipelines API: each failure is one clear line, nothing hangs, nothing is done twice."""
 
+import json
 import socket
 import ssl
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipelines.api_errors import ApiRefusal, LostReply, Unreachable
+from pipelines.answer import Answer
+from pipelines.api_errors import ApiRefusal, LostReply, Unreachable, explain_refusal
 from pipelines.authentication import FixedHeader, Nobody
 from pipelines.client import API, KubeflowPipelines, checked_host
 from tests.kfp_api.api import KfpApi, Outage
@@ -159,6 +164,73 @@ def test_answer_that_never_comes_is_waited_for_no_longer_than_the_timeout(connec
         api.get(f"{API}/healthz")
 
     assert time.monotonic() - begun < 5.0
+
+
+class Drips(Answers):
+    """Sends a byte at a time, for ever; `length` of None means chunks."""
+
+    length: int | None = 10**6
+
+    def do_GET(self):
+        self.send_response(200)
+        if self.length is None:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(self.length))
+        self.end_headers()
+        with suppress(OSError):
+            while not self.api.stopped.wait(0.02):
+                self.wfile.write(b" " if self.length is not None else b"1\r\n \r\n")
+                self.wfile.flush()
+
+
+@pytest.mark.parametrize("length", [10**6, None], ids=["announced", "chunked"])
+def test_answer_that_never_ends_is_read_no_longer_than_the_timeout(length):
+    drips = type("Given", (Drips,), {"length": length, "protocol_version": "HTTP/1.1"})
+    begun = time.monotonic()
+    with serving(KfpApi(), drips) as url, pytest.raises(Unreachable, match=r"no answer within 0.3 s"):
+        KubeflowPipelines(url, Nobody(), timeout_seconds=0.3, patience_seconds=0.0).get(f"{API}/healthz")
+
+    assert time.monotonic() - begun < 5.0
+
+
+def test_answer_that_is_cut_off_is_a_broken_connection():
+    class CutOff(Answers):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"{")
+
+    with serving(KfpApi(), CutOff) as url, pytest.raises(Unreachable, match=r"the connection broke \(.*\)"):
+        KubeflowPipelines(url, Nobody(), patience_seconds=0.0).get(f"{API}/healthz")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["message", "details", "error", "error_message", "@type"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    content=st.binary(max_size=60) | JSON.map(lambda document: json.dumps(document).encode()),
+    status=st.integers(200, 599),
+    kind=st.sampled_from(["application/json", "text/html", "text/plain", ""]),
+    location=st.text(max_size=20) | st.sampled_from(["http://[::1", "/dex/auth", "https://x/apis", ""]),
+)
+def test_whatever_comes_back_is_one_line(content, status, kind, location):
+    headers = {"Content-Type": kind, "Location": location}
+    answer = Answer(url="http://x/apis", status=status, reason="", headers=headers, content=content)
+
+    line = explain_refusal("http://x", answer, BEARER)
+
+    assert line.isprintable()
+    assert line.startswith("http://x: ")
+    assert len(line) < 2_000
 
 
 @pytest.mark.parametrize("kind", ["drop", "lose", 429, 500, 502, 503, 504])
