@@ -36,7 +36,7 @@ def release_pipeline(place: Placement) -> dsl.base_component.BaseComponent:
             project_file: The project file, relative to the working directory of the image.
             project_digest: `sha256:…` that the project file must have.
             target: Where the project runs: `local`, or `kserve`.
-            clock: Event time: `wall`, or `replay:PATH`.
+            clock: Event time: `wall`, `at:MOMENT` or `replay:PATH`.
             reason: Why this release is made; recorded with the version.
         """
         project = {"project_file": project_file, "project_digest": project_digest, "target": target}

@@ -2,7 +2,8 @@
 
 In production event time is the wall clock. In a replay it is a clock that the replay moves forward, shared by every
 process of the replay through a small memory-mapped file, so that a year can be lived through in minutes without a
-leak from the future:
+leak from the future. To try past data out on a cluster, where no such file is shared, event time may also stand still
+(`at:2013-04-01T00:00:00Z`):
 
     >>> import tempfile, pathlib, datetime as dt
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "clock"
@@ -46,6 +47,20 @@ class WallClock:
     def now(self) -> datetime:
         """Return the current time, in UTC."""
         return datetime.now(UTC)
+
+
+class StillClock:
+    """Event time stands still at one moment."""
+
+    def __init__(self, moment: datetime) -> None:
+        """Stand still at `moment`; raises TidegateError if it has no time zone."""
+        _microseconds(moment)
+        self._moment = moment.astimezone(UTC)
+        self.spec = f"at:{self._moment.isoformat()}"
+
+    def now(self) -> datetime:
+        """Return that moment, in UTC."""
+        return self._moment
 
 
 class ReplayClock:
@@ -95,13 +110,22 @@ class ReplayClock:
 
 
 def open_clock(spec: str) -> Clock:
-    """Open the clock that `spec` describes: `wall`, or `replay:PATH`."""
-    kind, _, path = spec.partition(":")
-    if kind == "wall" and not path:
+    """Open the clock that `spec` describes: `wall`, `at:MOMENT` (ISO 8601 with a time zone), or `replay:PATH`."""
+    kind, _, rest = spec.partition(":")
+    if kind == "wall" and not rest:
         return WallClock()
-    if kind == "replay" and path:
-        return ReplayClock(Path(path))
-    raise TidegateError(f"clock: {spec!r} is not a clock; use 'wall' or 'replay:PATH'")
+    if kind == "replay" and rest:
+        return ReplayClock(Path(rest))
+    if kind == "at":
+        return StillClock(_moment(rest))
+    raise TidegateError(f"clock: {spec!r} is not a clock; use 'wall', 'at:MOMENT' or 'replay:PATH'")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise TidegateError(f"clock: {text!r} is not a moment; use ISO 8601, such as 2013-04-01T00:00:00Z") from None
 
 
 def _microseconds(moment: datetime) -> int:

@@ -34,6 +34,14 @@ def test_the_wall_clock_tells_the_time_in_utc() -> None:
     assert isinstance(open_clock(WallClock().spec), WallClock)
 
 
+def test_a_still_clock_stands() -> None:
+    clock = open_clock("at:2013-04-01T02:00:00+02:00")
+
+    assert clock.now() == clock.now() == datetime(2013, 4, 1, tzinfo=UTC)
+    assert clock.spec == "at:2013-04-01T00:00:00+00:00"
+    assert open_clock(clock.spec).now() == clock.now()
+
+
 def test_a_replay_clock_stands_until_it_is_moved(clock: ReplayClock) -> None:
     assert clock.now() == clock.now() == START
 
@@ -129,10 +137,13 @@ def test_a_reset_leaves_open_readers_on_the_old_replay(clock: ReplayClock, tmp_p
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("", "'' is not a clock; use 'wall' or 'replay:PATH'"),
+        ("", "'' is not a clock; use 'wall', 'at:MOMENT' or 'replay:PATH'"),
         ("sundial", "'sundial' is not a clock"),
         ("wall:x", "'wall:x' is not a clock"),
         ("replay:", "'replay:' is not a clock"),
+        ("at:", "'' is not a moment; use ISO 8601, such as 2013-04-01T00:00:00Z"),
+        ("at:noon", "'noon' is not a moment"),
+        ("at:2013-04-01T00:00:00", "2013-04-01T00:00:00 has no time zone"),
         ("replay:/nowhere/clock", "cannot open the replay clock /nowhere/clock: No such file or directory"),
         ("replay:{tmp}", "cannot open the replay clock {tmp}: Is a directory"),
         ("replay:{tmp}/empty", "{tmp}/empty is not a replay clock"),

@@ -37,7 +37,7 @@ def start(
     file: ProjectFile = _DEFAULT_FILE,
     where: Where = "local",
     reason: Reason = "started by hand",
-    clock: Annotated[str, typer.Option("--clock", help="Event time of the revision: wall, or replay:PATH.")] = "wall",
+    clock: Annotated[str, typer.Option("--clock", help="Event time of the revision: wall, at:MOMENT or replay:PATH.")] = "wall",
     as_json: Json = False,
 ) -> None:
     """Roll a version out, step by step, to its outcome; the same again continues after a crash. Ctrl-C rolls back.

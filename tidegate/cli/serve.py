@@ -31,7 +31,7 @@ def command(
     log_store: Annotated[
         str | None, typer.Option(envvar="TIDEGATE_LOG_STORE", help="Object store of the inference log; default: no log.")
     ] = None,
-    clock: Annotated[str, typer.Option(envvar="TIDEGATE_CLOCK", help="Event time: wall, or replay:PATH.")] = _D.clock,
+    clock: Annotated[str, typer.Option(envvar="TIDEGATE_CLOCK", help="Event time: wall, at:MOMENT or replay:PATH.")] = _D.clock,
     host: Annotated[str, typer.Option(envvar="TIDEGATE_HOST", help="Address to listen on.")] = _D.host,
     log_rotate_rows: Annotated[
         int, typer.Option(envvar="TIDEGATE_LOG_ROTATE_ROWS", min=1, help="Rows after which a log file is closed.")

@@ -21,7 +21,7 @@ class ServeSettings:
         online_store: Address of the online feature store; needed by a package with looked-up features.
         log_store: Object store that the inference log is written to; None turns the log off.
         log_limits: When log files are closed, and how many rows may wait.
-        clock: Where event time is read: `wall` or `replay:PATH`.
+        clock: Where event time is read: `wall`, `at:MOMENT` or `replay:PATH`.
         max_rows: Rows allowed in one request.
         max_body_bytes: Bytes allowed in one request's body.
         drain_seconds: How long requests in flight may take to finish once the server is asked to stop.
