@@ -20,8 +20,8 @@ from tidegate.errors import RolloutError
 from tidegate.project.cluster import Prometheus
 
 _TIMEOUT = 5.0  # seconds, of one request
-_ATTEMPTS = 3
-_PAUSE = 0.5  # seconds, between two attempts
+_PATIENCE = 20.0  # seconds, for what may pass: a Prometheus that is restarted, a proxy that has lost it
+_PAUSE = 1.0  # seconds, between two attempts
 _TRY_AGAIN = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 _EXACT = 2**53  # samples are floats: whole numbers beyond this are not exact
 _SHOWN = 200  # characters of somebody else's answer in a message
@@ -122,16 +122,18 @@ class PrometheusApi:
         parameters = {"query": query, "timeout": f"{_TIMEOUT:g}s"} | ({} if at is None else {"time": repr(at)})
         url = f"{self._url}/api/v1/query?{urllib.parse.urlencode(parameters)}"
         request = urllib.request.Request(url, headers=self._headers)  # noqa: S310 - the project file admits HTTP only
-        for attempt in range(1, _ATTEMPTS + 1):
+        until = time.monotonic() + _PATIENCE
+        while True:
+            is_last = time.monotonic() + _PAUSE > until
             try:
                 with self._opener.open(request, timeout=_TIMEOUT) as response:
                     body: bytes = response.read()
                 break
             except urllib.error.HTTPError as error:
-                if error.code not in _TRY_AGAIN or attempt == _ATTEMPTS:
+                if error.code not in _TRY_AGAIN or is_last:
                     self._explain(error)
             except (OSError, HTTPException) as error:
-                if attempt == _ATTEMPTS:
+                if is_last:
                     reason = getattr(error, "reason", error)
                     self.refuse(f"cannot be reached: {reason or type(error).__name__}")
             time.sleep(_PAUSE)

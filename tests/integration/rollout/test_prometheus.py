@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tidegate.errors import RolloutError
+from tidegate.rollout import prometheus_api
 
 STABLE, CANARY = "flights-v1-predictor", "flights-v2-predictor"
 
@@ -49,7 +50,8 @@ def test_counts_are_the_truth_over_restarts_and_vanished_pods(prometheus, export
     assert seen(observe()) == {"v1": (960, 0), "v2": (100, 5)}  # as another process sees it
 
 
-def test_outage_of_prometheus_is_an_error_and_then_all_of_it_is_seen(prometheus, exporter, observe):
+def test_outage_of_prometheus_is_an_error_and_then_all_of_it_is_seen(prometheus, exporter, observe, monkeypatch):
+    monkeypatch.setattr(prometheus_api, "_PATIENCE", 1.0)
     gateway, server = exporter(pod="gateway"), exporter(pod="v1")
     gateway.count_istio(STABLE, 100)
     server.count_latency("v1", 100)

@@ -22,6 +22,7 @@ from tidegate.deployment.target import RevisionStatus, ServiceStatus
 from tidegate.project import load_project
 from tidegate.project.cluster import Prometheus
 from tidegate.registry.registry import ModelRegistry
+from tidegate.rollout import prometheus_api
 from tidegate.rollout.prometheus import PrometheusMetricsSource
 from tidegate.rollout.rollout import run_rollout, start_rollout
 from tidegate.serving.metrics import LATENCY, LATENCY_BOUNDS
@@ -293,7 +294,8 @@ def rollout(tmp_path, make_package, ingress, source):
     return run
 
 
-def test_good_canary_is_promoted_over_an_outage_of_prometheus(prometheus, ingress, model_servers, rollout, source):
+def test_good_canary_is_promoted_over_an_outage_of_prometheus(prometheus, ingress, model_servers, rollout, source, monkeypatch):
+    monkeypatch.setattr(prometheus_api, "_PATIENCE", 1.0)
     prometheus.start()
     for scraped in prometheus.targets:
         prometheus.has_scraped(scraped)

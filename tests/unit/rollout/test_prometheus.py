@@ -32,6 +32,7 @@ class FakeTarget:
 def server(monkeypatch):
     """Prometheus: `matrix` answers range selectors by metric, `newest` is the newest sample of the gateway's metric."""
     monkeypatch.setattr(prometheus_api, "_PAUSE", 0.01)
+    monkeypatch.setattr(prometheus_api, "_PATIENCE", 0.1)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         gateway: list = []
