@@ -18,7 +18,7 @@ _EXTRAS: dict[str, dict[str, str]] = {
     "training": {"onnx": "onnx", "scikit-learn": "sklearn", "skl2onnx": "skl2onnx"},
     "monitoring": {"evidently": "evidently", "jinja2": "jinja2"},
     "pipelines": {"kfp": "kfp", "kfp-kubernetes": "kfp.kubernetes"},
-    "cluster": {"kserve": "kserve.models", "kubernetes": "kubernetes", "redis": "redis"},
+    "cluster": {"kserve": "kserve.models", "kubernetes": "kubernetes"},
 }
 
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,10 @@ Document = dict[str, Any]
 @pytest.fixture
 def rendered(program: Callable[[str], str]) -> Callable[[Path], list[Document]]:
     """Render a kustomization, `rendered(folder)`, by every kubectl there is; they must agree, whatever the order."""
-    kubectls = [Path(program("kubectl")), *([OLD_KUBECTL] if OLD_KUBECTL.exists() else [])]
+    newer = shutil.which("kubectl")
+    kubectls = [Path(found) for found in (newer, OLD_KUBECTL) if found is not None and Path(found).exists()]
+    if not kubectls:
+        program("kubectl")
 
     def render(folder: Path) -> list[Document]:
         renderings = {kubectl: _sorted(_kustomize(kubectl, folder)) for kubectl in kubectls}
