@@ -56,7 +56,8 @@ def test_outage_of_prometheus_is_an_error_and_then_all_of_it_is_seen(prometheus,
     gateway.count_istio(STABLE, 100)
     server.count_latency("v1", 100)
     prometheus.start()
-    prometheus.has_scraped(gateway.address)
+    for one in (gateway, server):
+        prometheus.has_scraped(one.address)
     source = observe()
     assert seen(source)["v1"] == (100, 0)
 
