@@ -17,7 +17,7 @@ class Growth:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._histograms: dict[Labels, _Counter] = {}
+        self._counters: dict[Labels, _Counter] = {}
 
     def see(self, series: Iterable[Series]) -> None:
         """Take in samples; those that were seen before, and older ones, change nothing."""
@@ -27,13 +27,13 @@ class Growth:
             for at, value in one.samples:
                 scrapes[together][at][one.labels.get("le", "")] = value
         for together, values in scrapes.items():
-            counter = self._histograms.setdefault(together, _Counter())
+            counter = self._counters.setdefault(together, _Counter())
             for at in sorted(values):
                 counter.see(at, values[at])
 
     def totals(self) -> list[tuple[dict[str, str], dict[str, int]]]:
         """Return the labels (without `le`) and the totals by bucket of every series; a plain counter's only bucket is ""."""
-        return [(dict(labels), dict(counter.totals)) for labels, counter in self._histograms.items()]
+        return [(dict(labels), dict(counter.totals)) for labels, counter in self._counters.items()]
 
 
 class _Counter:

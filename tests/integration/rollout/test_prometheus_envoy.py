@@ -1,4 +1,4 @@
-"""The judge through a real Prometheus, over a real Envoy that names its clusters as Kourier does, and real model servers."""
+"""The judge through a real Prometheus, over a real Envoy that names its clusters as gateways do, and real model servers."""
 
 import http.client
 import http.server
@@ -57,8 +57,8 @@ def address(port):
 class Ingress:
     """An Envoy with one cluster a revision, and the target that moves its weights. Two tries a request, as Istio's default."""
 
-    def __init__(self, folder, ports):
-        self.folder, self.ports = folder, ports
+    def __init__(self, folder, ports, cluster_name):
+        self.folder, self.ports, self.cluster_name = folder, ports, cluster_name
         self.port, self.admin = free_port(), free_port()
         revisions = [Revision(name, f"file:///{name}/") for name in REVISIONS]
         self.service = Service(NAME, NAMESPACE, revisions[0])
@@ -125,7 +125,7 @@ class Ingress:
         temporary.replace(self.folder / "routes.json")
 
     def _cluster(self, revision):
-        return f"{NAMESPACE}/{self.backends(NAME)[revision]}"
+        return self.cluster_name.format(namespace=NAMESPACE, service=self.backends(NAME)[revision])
 
     def _bootstrap(self):
         manager = {
@@ -194,8 +194,9 @@ def ports():
 
 
 @pytest.fixture
-def ingress(tmp_path, ports, prometheus):
-    ingress = Ingress(tmp_path, ports).start()
+def ingress(request, tmp_path, ports, prometheus):
+    """Envoy, with clusters that are called as in Kourier unless the test says otherwise."""
+    ingress = Ingress(tmp_path, ports, getattr(request, "param", "{namespace}/{service}")).start()
     prometheus.scrape(f"127.0.0.1:{ingress.admin}", path="/stats/prometheus", pod="gateway")
     for revision, port in ports.items():
         prometheus.scrape(f"127.0.0.1:{port}", pod=revision)
@@ -339,6 +340,15 @@ def test_dead_canary_is_rolled_back_by_what_the_gateway_saw(prometheus, ingress,
     assert sum(requests for requests, _ in seen(source).values()) == answers.total()
 
 
+@pytest.mark.parametrize(
+    "ingress",
+    [
+        pytest.param("{namespace}/{service}", id="Kourier"),
+        pytest.param("{namespace}_{service}_80", id="Contour"),
+        pytest.param("service/{namespace}/{service}/80", id="Envoy-Gateway"),
+    ],
+    indirect=True,
+)
 def test_what_only_a_retry_mends_is_a_failed_first_attempt(prometheus, ingress, ports, source):
     """Every second answer of the canary is a 503: users see none of them, the judge sees them all."""
 
