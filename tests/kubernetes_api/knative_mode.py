@@ -32,8 +32,8 @@ class KnativeMode:
 
     store: Store
     pods: Pods
-    configuration_delay: int = 0  # ticks by which the Configuration is behind the Route
-    lost: list[str] = field(default_factory=list)
+    delays: list[int] = field(default_factory=list)  # ticks by which the Configuration is behind, for the next templates
+    splits: list[dict[str, int]] = field(default_factory=list)  # what was in force, one after the other, by Tidegate revision
     _generation: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _template: dict[str, Document] = field(default_factory=dict)
     _behind: dict[str, int] = field(default_factory=dict)
@@ -108,6 +108,7 @@ class KnativeMode:
             status["traffic"] = [
                 {**target, "revisionName": target.get("revisionName") or latest} for target in service["spec"]["traffic"]
             ]
+            self._note(status["traffic"], ready)
         newest_ready = latest == status.get("latestCreatedRevisionName")
         waiting = {"status": "Unknown", "reason": "RevisionMissing", "message": "the latest Revision is not ready"}
         conditions = {
@@ -118,14 +119,24 @@ class KnativeMode:
         status["conditions"] = [{"type": kind, **condition} for kind, condition in conditions.items()]
         self.store.set_status(SERVICES, service, status)
 
+    def _note(self, traffic: list[Document], ready: list[Document]) -> None:
+        revisions = {each["metadata"]["name"]: each["metadata"]["labels"].get("tidegate.dev/revision", "") for each in ready}
+        split: dict[str, int] = defaultdict(int)
+        for target in traffic:
+            split[revisions[target["revisionName"]]] += target["percent"]
+        in_force = {revision: percent for revision, percent in split.items() if percent}
+        if not self.splits or self.splits[-1] != in_force:
+            self.splits.append(in_force)
+
     def _is_behind(self, name: str) -> bool:
         if name not in self._template:
             return False
-        self._behind[name] = self._behind.get(name, self.configuration_delay) - 1
-        if self._behind[name] >= 0:
-            return True
-        del self._behind[name]
-        return False
+        if name not in self._behind:
+            self._behind[name] = self.delays.pop(0) if self.delays else 0
+        self._behind[name] -= 1
+        if self._behind[name] < 0:
+            del self._behind[name]
+        return name in self._behind
 
     def _create_revision(self, name: str, namespace: str) -> None:
         template, generation = self._template[name], self._generation[name]

@@ -32,6 +32,7 @@ class StandardMode:
     gateway_refuses: str = ""
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # in force, by route
     lost: list[str] = field(default_factory=list)  # traffic that met no ready pod
+    splits: list[dict[str, int]] = field(default_factory=list)  # what was in force, one after the other, by Service
     _pod_of: dict[str, str] = field(default_factory=dict)  # by Deployment, the pod of the template in force
 
     def tick(self, isvc: Document) -> None:
@@ -61,6 +62,8 @@ class StandardMode:
         status["modelStatus"] = {"transitionStatus": "UpToDate"}
         spec, name = isvc["spec"], isvc["metadata"]["name"]
         canaries, expected = spec.get("canary") or [], {_service(name, spec["predictor"])}
+        if any(self.pods.fate(canary["predictor"].get("labels") or {}) == "runtime" for canary in canaries):
+            return self._warn(isvc)
         for canary in canaries:
             predictor = {**_merged(spec["predictor"], canary["predictor"]), "minReplicas": _replicas(spec, canary)}
             for zeroed in ("maxReplicas", "scaleTarget", "scaleMetric", "autoScaling"):
@@ -93,6 +96,19 @@ class StandardMode:
         status["conditions"] = [{"type": kind, **condition} for kind, condition in sorted(conditions.items())]
         status["url"] = f"http://{name}-{isvc['metadata']['namespace']}.example.com"
         return self.store.set_status(ISVC, isvc, status)
+
+    def _warn(self, isvc: Document) -> None:
+        """Record the event that Reconcile records when it fails; the status stays as it was (canaryISVC is a copy)."""
+        metadata = isvc["metadata"]
+        if ("events", metadata["namespace"], f"{metadata['name']}.1") in self.store.objects:
+            return
+        message = (
+            "fails to reconcile canary deployments: fails to build resources for canary v2: "
+            "No ServingRuntimes or ClusterServingRuntimes with the name: tidegate-onnx"
+        )
+        about = {"kind": "InferenceService", "name": metadata["name"], "uid": metadata["uid"]}
+        event = {"metadata": {"name": f"{metadata['name']}.1", "namespace": metadata["namespace"]}, "involvedObject": about}
+        self.store.create("events", {**event, "type": "Warning", "reason": "InternalError", "message": message}, "manager")
 
     def _conditions(self, isvc: Document, canaries: list[Document], *, all_ready: bool) -> dict[str, Document]:
         deployment = self._read(isvc, isvc["spec"]["predictor"])
@@ -237,6 +253,9 @@ class StandardMode:
 
     def _notice_losses(self, isvc: Document) -> None:
         name, namespace = isvc["metadata"]["name"], isvc["metadata"]["namespace"]
+        in_force = {service: weight for service, weight in self.weights.get(name, {}).items() if weight}
+        if in_force and (not self.splits or self.splits[-1] != in_force):
+            self.splits.append(in_force)
         for service, weight in self.weights.get(name, {}).items():
             deployment = self.store.objects.get((DEPLOYMENTS, namespace, service))
             if weight and (deployment is None or not (deployment.get("status") or {}).get("availableReplicas")):

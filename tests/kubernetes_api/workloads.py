@@ -24,6 +24,7 @@ class Pods:
     store: Store
     fates: dict[str, Fate] = field(default_factory=dict)  # by revision; the others become ready
     age: dict[str, int] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)  # pods that were ready once, and stay so
 
     def fate(self, labels: Document) -> Fate:
         return self.fates.get(labels.get("tidegate.dev/revision", ""), "ready")
@@ -32,8 +33,10 @@ class Pods:
         """Keep one pod of that name, made from a pod template; tell whether it is ready. Pods age by a tick at each call."""
         labels, fate = template["metadata"].get("labels") or {}, self.fate(template["metadata"].get("labels") or {})
         self.age[name] = self.age.get(name, 0) + 1
-        ready = fate == "ready" and self.age[name] > READY_AFTER
-        if fate == "quota":
+        if fate == "ready" and self.age[name] > READY_AFTER:
+            self.started.add(name)
+        ready = name in self.started
+        if fate == "quota" and not ready:
             return False
         pod = {
             "metadata": {
@@ -51,10 +54,12 @@ class Pods:
 
     def remove(self, name: str, namespace: str) -> None:
         self.age.pop(name, None)
+        self.started.discard(name)
         if ("pods", namespace, name) in self.store.objects:
             self.store.delete("pods", namespace, name)
 
     def _status(self, name: str, fate: Fate, *, ready: bool) -> Document:
+        fate = "ready" if ready else fate
         if fate == "unschedulable":
             message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
             scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}

@@ -11,6 +11,7 @@ import pytest
 from tests.integration.deployment.worlds import Kill, Killed, KServeWorld, LocalWorld, World
 from tests.kubernetes_api.cluster import Cluster
 from tidegate.deployment.inference_service import Service
+from tidegate.deployment.target import Target
 from tidegate.errors import DeploymentError
 
 TIMEOUT = 30
@@ -184,6 +185,14 @@ DEATHS = [
 ]
 
 
+def go(target: Target, way: str, aim: Service) -> None:
+    if way == "delete":
+        target.delete(aim.name)
+    else:
+        target.apply(aim)
+        target.wait(aim.name, timeout=TIMEOUT)
+
+
 @pytest.mark.parametrize(("world", "way", "at", "after"), DEATHS, indirect=["world"])
 def test_a_caller_that_is_killed_at_any_write_is_followed_by_one_that_gets_there(world, service, way, at, after):
     split = service.with_canary(world.revision("v2"), 100 if way == "roll-back-all" else 20)
@@ -191,14 +200,9 @@ def test_a_caller_that_is_killed_at_any_write_is_followed_by_one_that_gets_there
     aim = {"first": service, "split": split, "promote": split.promoted()}.get(way, service)
     for step in past:
         deployed(world, step)
-    dying = world.dying(Kill(at, after))
 
     with pytest.raises(Killed):
-        if way == "delete":
-            dying.delete(service.name)
-        else:
-            dying.apply(aim)
-            dying.wait(service.name, timeout=TIMEOUT)
+        go(world.dying(Kill(at, after)), way, aim)
 
     if way == "delete":
         world.target.delete(service.name)

@@ -21,7 +21,7 @@ def load_client() -> Any:
         if os.environ.get(_IN_A_POD) and not os.environ.get(_KUBECONFIG):
             config.load_incluster_config(client_configuration=configuration)
         else:
-            config.load_kube_config(client_configuration=configuration)
+            config.load_kube_config(config_file=os.environ.get(_KUBECONFIG) or None, client_configuration=configuration)
     except Exception as error:  # the loaders raise ConfigException, KeyError, TypeError, YAML's and the plugins' own errors
         raise DeploymentError(
             f"no cluster can be reached: {' '.join(str(error).split())[:300] or type(error).__name__}; "

@@ -62,6 +62,7 @@ class Resource:
 INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "KServe")
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
 PODS = Resource("", "v1", "pods")
+EVENTS = Resource("", "v1", "events")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes", "Gateway API")
 KNATIVE_REVISIONS = Resource("serving.knative.dev", "v1", "revisions", "Knative Serving")
 
@@ -101,10 +102,14 @@ class Connection:
         found = self._send("GET", resource, namespace, name, absent=True)
         return None if found is None else dict(found)
 
-    def list(self, resource: Resource, namespace: str, labels: dict[str, str]) -> list[Document]:
-        """Return the objects that carry all of `labels`."""
-        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        return list(self._send("GET", resource, namespace, query={"labelSelector": selector})["items"])
+    def list(
+        self, resource: Resource, namespace: str, labels: dict[str, str], *, fields: dict[str, str] | None = None
+    ) -> list[Document]:
+        """Return the objects that carry all of `labels`, and whose `fields` have these values."""
+        query = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields or {})}
+        return list(
+            self._send("GET", resource, namespace, query={key: value for key, value in query.items() if value})["items"]
+        )
 
     def create(self, resource: Resource, document: Document) -> Document:
         """Make an object; raises Stale if there is one of that name."""
@@ -252,12 +257,17 @@ class _Refusal:
 _VERBS = {"GET": "read", "POST": "create", "PUT": "update", "DELETE": "delete"}
 
 
+def _selector(wanted: dict[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(wanted.items()))
+
+
 def _namespace(document: Document) -> str:
     return str(document["metadata"]["namespace"])
 
 
 def _as_manager() -> dict[str, str]:
-    return {"fieldManager": FIELD_MANAGER}
+    """Return what goes with each write: who writes, and that a field which the cluster does not know is an error."""
+    return {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 
 
 def _seconds(header: str | None) -> float:

@@ -110,9 +110,12 @@ class StandardDialect:
 
     def _with_everything_to_the_canary(self, desired: Service, live: Document) -> Document:
         document = self._as_applied(desired, live)
-        canary = document["spec"]["canary"][0]
+        stable, canary = document["spec"]["predictor"], document["spec"]["canary"][0]
         canary["trafficPercent"] = 100
-        canary["predictor"]["minReplicas"] = document["spec"]["predictor"]["minReplicas"]
+        canary["predictor"]["minReplicas"] = max(desired.stable.min_replicas, 1)
+        for limit in ("minReplicas", "maxReplicas"):  # KServe refuses a canary with more replicas than the stable
+            if limit in stable:
+                stable[limit] = max(stable[limit], canary["predictor"]["minReplicas"])
         return sealed(document, _MODE)
 
     def _without_canary(self, desired: Service, live: Document, view: View) -> Document | None:
@@ -122,6 +125,7 @@ class StandardDialect:
             return self._document(desired)
         document = self._as_applied(desired, live)
         document["spec"]["canary"][0]["trafficPercent"] = 0
+        document["spec"]["canary"][0]["predictor"]["minReplicas"] = 1  # KServe takes a canary's replicas from the stable's
         return sealed(document, _MODE)
 
     def _affordable_percent(self, desired: Service, running: Service, view: View) -> int:

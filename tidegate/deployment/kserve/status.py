@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.deployment.kserve.connection import Connection, Document
-from tidegate.deployment.kserve.diagnosis import diagnose
+from tidegate.deployment.kserve.diagnosis import Cause, diagnose
 from tidegate.deployment.kserve.view import Dialect, View
 from tidegate.deployment.target import RevisionStatus, ServiceStatus
 from tidegate.errors import DeploymentError
@@ -52,15 +52,12 @@ class Progress:
         ordered = sorted(self.view.backends, key=lambda backend: backend.percent)
         return {backend.revision: backend.name for backend in ordered if backend.revision}
 
-    def trouble(self, connection: Connection, revision: str | None) -> str:
+    def trouble(self, connection: Connection, revision: str | None) -> Cause:
         """Return what is in the way.
 
         Args:
             connection: To look at the pods with.
             revision: Only of this revision; by default of all that are desired, and of the traffic.
-
-        Raises:
-            DeploymentError: Waiting will not help.
         """
         awaited = [self._desired(revision)] if revision else self._revisions()
         for wanted in awaited:
@@ -68,13 +65,10 @@ class Progress:
             if backend is not None and backend.ready:
                 continue
             cause = diagnose(connection, self.live, backend)
-            line = f"revision {wanted.name}: {cause.text}"
-            if cause.hopeless:
-                raise DeploymentError(f"service {self.desired.name} will not be ready: {line}")
-            return line
+            return Cause(f"revision {wanted.name}: {cause.text}", cause.hopeless_after)
         if self.view.reason:
-            return f"{self.view.reason}; the traffic goes {self.view.split()}"
-        return f"the traffic goes {self.view.split()}, not yet {self._split()}"
+            return Cause(f"{self.view.reason}; {self.view.split()} of the traffic is asked for")
+        return Cause(f"{self.view.split()} of the traffic, not yet {self._split()}")
 
     def _desired(self, name: str) -> Revision:
         revisions = {revision.name: revision for revision in self._revisions()}
@@ -104,6 +98,6 @@ class Progress:
 
     def _split(self) -> str:
         if self.desired.canary is None:
-            return f"100 % to {self.desired.stable.name}"
+            return f"{self.desired.stable.name} 100 %"
         percent = self.desired.canary_percent
-        return f"{100 - percent} % to {self.desired.stable.name} and {percent} % to {self.desired.canary.name}"
+        return f"{self.desired.stable.name} {100 - percent} % and {self.desired.canary.name} {percent} %"

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from tidegate.deployment.inference_service import Service
 from tidegate.deployment.kserve.applied import applied_content, canonical, differs, edits, merged, sealed
 from tidegate.deployment.kserve.connection import INFERENCE_SERVICES, Connection, Document, Stale, Unreachable
+from tidegate.deployment.kserve.diagnosis import Cause
 from tidegate.deployment.kserve.documents import read_service
 from tidegate.deployment.kserve.knative import KnativeDialect
 from tidegate.deployment.kserve.naming import SERVICE_ANNOTATION
@@ -30,6 +31,7 @@ _ATTEMPTS = 20
 _GONE_SECONDS = 120.0
 _FIRST_POLL, _LONGEST_POLL, _POLL_GROWTH = 0.05, 2.0, 1.4
 _PATIENCE = 60.0
+_MOST_STEPS = 12  # the longest way takes 4; KServe may have to be put right on it once or twice
 _NOTHING = View(backends=(), routed=False)
 
 
@@ -105,10 +107,10 @@ class KServeTarget:
         Raises:
             DeploymentError: After `timeout` seconds, or before if it is hopeless: the service or the revision is not
                 desired, somebody edited it, its runtime, image or model package is refused, or its container ended three
-                times before it was ready. Names the cause.
+                times before it was ready; or if the cluster undoes what it is told. Names the cause.
         """
         deadline, poll = time.monotonic() + timeout, _FIRST_POLL
-        trouble = "the cluster has not answered yet"
+        trouble, since, steps = Cause("the cluster has not answered yet"), time.monotonic(), 0
         while True:
             left = deadline - time.monotonic()
             api = self._api.patient_for(min(max(left, 1.0), _PATIENCE))
@@ -118,15 +120,19 @@ class KServeTarget:
                 if progress.arrived(revision):
                     return progress.status()
                 if self._step(api, progress.desired, live, progress.view):
-                    poll = _FIRST_POLL
-                trouble = progress.trouble(api, revision)
+                    poll, steps = _FIRST_POLL, steps + 1
+                former, trouble = trouble, progress.trouble(api, revision)
+                since = since if trouble.hopeless_after == former.hopeless_after else time.monotonic()
+                if time.monotonic() - since >= trouble.hopeless_after:
+                    raise DeploymentError(f"service {name} will not be {_aim(revision)}: {trouble.text}")
+                if steps >= _MOST_STEPS:
+                    raise DeploymentError(f"service {name} does not stay where it is put: {steps} steps later {trouble.text}")
             except Stale:
                 poll = _FIRST_POLL
             except Unreachable as error:
-                trouble = str(error)
+                trouble = Cause(str(error))
             if time.monotonic() > deadline:
-                aim = "settled" if revision is None else f"ready with revision {revision}"
-                raise DeploymentError(f"service {name} is not {aim} after {timeout:g} s: {trouble}")
+                raise DeploymentError(f"service {name} is not {_aim(revision)} after {timeout:g} s: {trouble.text}")
             time.sleep(min(poll, max(deadline - time.monotonic(), 0.0)))
             poll = min(poll * _POLL_GROWTH, _LONGEST_POLL)
 
@@ -209,6 +215,10 @@ class KServeTarget:
 
 def _is_going(live: Document) -> bool:
     return bool(live["metadata"].get("deletionTimestamp"))
+
+
+def _aim(revision: str | None) -> str:
+    return "settled" if revision is None else f"ready with revision {revision}"
 
 
 def _edited(name: str, changes: list[str]) -> str:

@@ -61,9 +61,11 @@ class View:
         return sum(backend.percent for backend in self.backends if backend.template == template)
 
     def split(self) -> str:
-        """Tell where the traffic goes, in words."""
-        shares = [f"{backend.percent} % to {backend.revision or backend.name}" for backend in self.backends if backend.percent]
-        return " and ".join(shares) or "nowhere"
+        """Tell where the traffic goes, in words that "of the traffic" may follow."""
+        shares = [
+            f"{backend.revision or backend.name} gets {backend.percent} %" for backend in self.backends if backend.percent
+        ]
+        return " and ".join(shares) or "no revision gets any"
 
 
 class Dialect(Protocol):
