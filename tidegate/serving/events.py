@@ -1,5 +1,6 @@
 """Structured log lines: one JSON document each, on stderr."""
 
+import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -12,3 +13,11 @@ def emit(event: str, *, level: str = "info", **fields: Any) -> None:
     line = msgspec.json.encode({"time": datetime.now(UTC).isoformat(), "level": level, "event": event, **fields})
     sys.stderr.write(line.decode() + "\n")
     sys.stderr.flush()
+
+
+class EventHandler(logging.Handler):
+    """Writes what a library logs as such lines too; its logger is the event's `source`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        emit(record.getMessage(), level=record.levelname.lower(), source=record.name)

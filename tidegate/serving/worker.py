@@ -19,7 +19,7 @@ from tidegate.clock import open_clock
 from tidegate.errors import ServingError
 from tidegate.packaging.manifest import Manifest
 from tidegate.serving.engine import Engine
-from tidegate.serving.events import emit
+from tidegate.serving.events import EventHandler, emit
 from tidegate.serving.http import HttpApplication
 from tidegate.serving.inference_log import InferenceLog
 from tidegate.serving.lookup import FeatureLookup
@@ -100,6 +100,7 @@ class Worker:
             raise ServingError(f"package {self.package} looks features up; name the online store with --online-store")
         from tidegate.features.online import OnlineReader
 
+        logging.getLogger("tidegate.features").addHandler(EventHandler())
         reader = OnlineReader.open(self.settings.online_store, self.manifest.features)
         return FeatureLookup(self.manifest.features, self.manifest.signature, reader, self._metrics.count_missing)
 

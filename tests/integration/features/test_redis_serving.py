@@ -47,6 +47,10 @@ class Server:
             assert time.monotonic() < deadline, "not ready within 30 s"
             time.sleep(0.05)
 
+    def events(self):
+        """Return every line it wrote; each is a JSON document."""
+        return [json.loads(line) for line in self.stderr.read_text().splitlines()]
+
     def ask(self, path, body=None):
         """Return status and JSON answer; None for a status if there is no answer."""
         data = None if body is None else json.dumps(body).encode()
@@ -168,9 +172,25 @@ def test_a_killed_redis_costs_503s_and_the_server_recovers_by_itself(serve, stor
     assert "cannot be reached: connection refused" in document["error"]
     assert recovered_after < 3
     assert set(seen) == {200, 503}
-    log = server.stderr.read_text()
-    assert log.count("connecting again") == 1
-    assert log.count("is back after") == 1
+    told = [event for event in server.events() if event.get("source") == "tidegate.features.online_redis_reader"]
+    assert [event["level"] for event in told] == ["warning", "warning"]
+    assert told[0]["event"].endswith("connecting again")
+    assert "is back after" in told[1]["event"]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_server_stops_in_order_whether_its_redis_is_there_or_not(serve, store, away):
+    server = serve(store.uri)
+    server.wait_until_ready()
+    assert server.predict()[0] == 200
+    if away:
+        store.kill()
+        assert server.predict()[0] == 503
+
+    server.process.terminate()
+
+    assert server.process.wait(20) == 0
+    assert server.events()[-1]["event"] == "stopped"
 
 
 def test_a_redis_that_hangs_holds_nobody_up_for_long(serve, store):
