@@ -110,6 +110,7 @@ class RealPrometheus:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> "RealPrometheus":
+        assert self.process is None, "it runs already"
         targets = [{"targets": [address], "labels": labels} for address, labels in self.targets.items()]
         every = f"{int(SCRAPE_SECONDS * 1000)}ms"
         configuration = {
