@@ -7,6 +7,8 @@ import pytest
 
 from tests.kubernetes_api.cluster import Cluster
 from tidegate.deployment.inference_service import Revision, Service
+from tidegate.deployment.kserve import connection as connections
+from tidegate.deployment.kserve import target as targets
 from tidegate.deployment.kserve.target import KServeTarget
 from tidegate.project.cluster import ClusterSection
 
@@ -40,6 +42,13 @@ class Bench:
 
 def revision(number: int) -> Revision:
     return Revision(f"v{number}", f"s3://bucket/models/{number}/", {"TIDEGATE_CLOCK": "wall"})
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulated cluster is quick: look often, and try again soon."""
+    monkeypatch.setattr(targets, "_LONGEST_POLL", 0.1)
+    monkeypatch.setattr(connections, "_FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture

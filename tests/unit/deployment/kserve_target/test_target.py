@@ -99,7 +99,7 @@ def test_a_service_of_somebody_else_is_left_alone(bench):
 
 
 def test_a_service_for_another_namespace_is_refused(bench):
-    with pytest.raises(DeploymentError, match="meant for namespace 'other', but cluster.namespace is 'default'"):
+    with pytest.raises(DeploymentError, match=r"meant for namespace 'other', but cluster.namespace is 'default'"):
         bench.target.apply(Service("flights", "other", bench.v1))
 
 
