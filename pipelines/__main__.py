@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cluster_commands, schedule_commands
-from pipelines.cluster_commands import NAMES, parameters
+from pipelines.kubeflow import cluster_commands, schedule_commands
+from pipelines.kubeflow.cluster_commands import NAMES, parameters
 from tidegate.cli.main import explain_usage
 from tidegate.cli.output import Json, show, stdout
 from tidegate.errors import PipelineError, TidegateError
@@ -43,8 +43,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a pipeline to its end and say how it went."""
+    from pipelines.kubeflow.progress import TaskProgress
     from pipelines.launcher import LocalLauncher
-    from pipelines.progress import TaskProgress
 
     if not local:
         raise PipelineError("run: add --local to run on this machine; `submit` runs a pipeline in Kubeflow Pipelines")

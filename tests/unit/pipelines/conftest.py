@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.authentication import Credentials, Nobody
-from pipelines.client import KubeflowPipelines
-from pipelines.submission import CompiledPipeline
+from pipelines.kubeflow.authentication import Credentials, Nobody
+from pipelines.kubeflow.client import KubeflowPipelines
+from pipelines.kubeflow.submission import CompiledPipeline
 from tests.kfp_api.api import KfpApi
 from tests.kfp_api.server import serving
 from tidegate.project import Project, load_project

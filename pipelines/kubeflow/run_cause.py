@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.api_errors import error_text
-from pipelines.client import KubeflowPipelines
 from pipelines.failure import last_exception
+from pipelines.kubeflow.api_errors import error_text
+from pipelines.kubeflow.client import KubeflowPipelines
 from tidegate.errors import PipelineError
 
 # The templates whose pods run a step, without and with retries; a pod is named WORKFLOW-TEMPLATE-HASH, and its node

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from pipelines.api_errors import ApiRefusal, LostReply, Unreachable, error_text
-from pipelines.client import API, KubeflowPipelines
 from pipelines.ir import specification, steps
+from pipelines.kubeflow.api_errors import ApiRefusal, LostReply, Unreachable, error_text
+from pipelines.kubeflow.client import API, KubeflowPipelines
+from pipelines.kubeflow.run_cause import run_cause
 from pipelines.launcher import TaskEvent
-from pipelines.run_cause import run_cause
 from tidegate.errors import PipelineError
 
 # kubeflow/pipelines 2.17, backend/api/v2beta1/run.proto, RuntimeState. An Argo Error becomes FAILED.

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import requests
 
-from pipelines.answer import Answer, read_answer
-from pipelines.api_errors import ApiRefusal, LostReply, Unreachable, explain_refusal, explain_transport, is_login
-from pipelines.authentication import Credentials
+from pipelines.kubeflow.answer import Answer, read_answer
+from pipelines.kubeflow.api_errors import ApiRefusal, LostReply, Unreachable, explain_refusal, explain_transport, is_login
+from pipelines.kubeflow.authentication import Credentials
 from tidegate.errors import PipelineError
 
 API = "/apis/v2beta1"

@@ -130,7 +130,7 @@ def credentials_of(environment: Mapping[str, str], *, host: str, timeout_seconds
                 raise PipelineError("KF_PIPELINES_COOKIE: expected NAME=VALUE, as a browser sends it")
             return FixedHeader("Cookie", cookie, source="the cookie in KF_PIPELINES_COOKIE", secret=value)
         case ["KF_PIPELINES_USERNAME"]:
-            from pipelines.dex_login import DexLogin
+            from pipelines.kubeflow.dex_login import DexLogin
 
             return DexLogin(host, environment["KF_PIPELINES_USERNAME"], _password(environment), timeout_seconds=timeout_seconds)
     mounted = environment.get("KF_PIPELINES_SA_TOKEN_PATH")

@@ -7,9 +7,9 @@ launcher.run("release", {"reason": "new airline"}, on_event=print)
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pipelines.following import follow
+from pipelines.kubeflow.following import follow
+from pipelines.kubeflow.submission import Submitted, Submitter, compiled_pipeline
 from pipelines.launcher import RunResult, TaskEvent
-from pipelines.submission import Submitted, Submitter, compiled_pipeline
 
 
 class ClusterLauncher:

@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pipelines import authentication
-from pipelines.api_errors import ApiRefusal
-from pipelines.authentication import Nobody, credentials_of
-from pipelines.client import API, KubeflowPipelines
-from pipelines.dex_login import DexLogin
+from pipelines.kubeflow import authentication
+from pipelines.kubeflow.api_errors import ApiRefusal
+from pipelines.kubeflow.authentication import Nobody, credentials_of
+from pipelines.kubeflow.client import API, KubeflowPipelines
+from pipelines.kubeflow.dex_login import DexLogin
 from tests.kfp_api.api import KfpApi
 from tests.kfp_api.dex import Dex, DexHandler
 from tests.kfp_api.server import serving

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from pipelines.answer import Answer
-from pipelines.authentication import Credentials
+from pipelines.kubeflow.answer import Answer
+from pipelines.kubeflow.authentication import Credentials
 from tidegate.errors import PipelineError
 
 _SHOWN_CHARACTERS = 400

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pipelines.cluster_commands import (
+from pipelines.kubeflow.cluster_commands import (
     FLIGHTS,
     NAMES,
     Experiment,
@@ -31,7 +31,7 @@ from tidegate.project import load_project
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipelines.schedules import Kept, ScheduleChange, Schedules
+    from pipelines.kubeflow.schedules import Kept, ScheduleChange, Schedules
 
 app = typer.Typer()
 
@@ -58,9 +58,9 @@ def schedule(
     as_json: Json = False,
 ) -> None:
     """Keep exactly one schedule of a pipeline, as described here: made, replaced, or left alone."""
-    from pipelines.cron import six_fields
-    from pipelines.schedules import Schedules, Wanted
-    from pipelines.submission import compiled_pipeline
+    from pipelines.kubeflow.cron import six_fields
+    from pipelines.kubeflow.schedules import Schedules, Wanted
+    from pipelines.kubeflow.submission import compiled_pipeline
 
     six = six_fields(cron)
     compiled = compiled_pipeline(pipeline=name, project_file=project, image=image)
@@ -158,7 +158,7 @@ def _switch(name: str, host: str, project: "Path", namespace: str | None, *, ena
 
 
 def _opened(host: str, project: "Path", namespace: str | None, *, ui: str | None = None) -> tuple["Schedules", str]:
-    from pipelines.schedules import Schedules
+    from pipelines.kubeflow.schedules import Schedules
 
     described = load_project(project, target="kserve")
     submitter = submitter_at(host, ui, namespace or described.on_cluster.namespace)
@@ -167,7 +167,7 @@ def _opened(host: str, project: "Path", namespace: str | None, *, ui: str | None
 
 @contextmanager
 def _finished_by_repeating() -> Iterator[None]:
-    from pipelines.api_errors import LostReply, Unreachable
+    from pipelines.kubeflow.api_errors import LostReply, Unreachable
 
     try:
         yield

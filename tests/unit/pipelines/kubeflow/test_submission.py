@@ -9,10 +9,10 @@ from pathlib import Path
 import kfp
 import pytest
 
-from pipelines.api_errors import ApiRefusal
-from pipelines.client import API
-from pipelines.cluster_launcher import ClusterLauncher
-from pipelines.submission import Submitter, compiled_pipeline
+from pipelines.kubeflow.api_errors import ApiRefusal
+from pipelines.kubeflow.client import API
+from pipelines.kubeflow.cluster_launcher import ClusterLauncher
+from pipelines.kubeflow.submission import Submitter, compiled_pipeline
 from tests.kfp_api.api import KfpApi, Outage
 from tests.kfp_api.server import serving
 from tests.unit.pipelines.conftest import GIVEN, IMAGE

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.api_errors import ApiRefusal
-from pipelines.client import API, KubeflowPipelines, where
+from pipelines.kubeflow.api_errors import ApiRefusal
+from pipelines.kubeflow.client import API, KubeflowPipelines, where
 from tidegate.errors import PipelineError
 from tidegate.project import Project, load_project
 

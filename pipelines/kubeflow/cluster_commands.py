@@ -13,9 +13,9 @@ from tidegate.cli.output import Json, show, stderr
 from tidegate.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipelines.client import KubeflowPipelines
-    from pipelines.following import RunOutcome
-    from pipelines.submission import Submitter
+    from pipelines.kubeflow.client import KubeflowPipelines
+    from pipelines.kubeflow.following import RunOutcome
+    from pipelines.kubeflow.submission import Submitter
 
 app = typer.Typer()
 
@@ -53,7 +53,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Upload a pipeline if it is new, run it in Kubeflow Pipelines, and say how it went."""
-    from pipelines.submission import compiled_pipeline
+    from pipelines.kubeflow.submission import compiled_pipeline
 
     compiled = compiled_pipeline(pipeline=name, project_file=project, image=image)
     arguments = parameters(param or [])
@@ -80,7 +80,7 @@ def submit(
 @app.command("follow")
 def follow_run(run: Run, host: Host, timeout: Timeout = None, ui: UiHost = None, as_json: Json = False) -> None:
     """Follow a run to its end, and say how it went."""
-    from pipelines.submission import run_page
+    from pipelines.kubeflow.submission import run_page
 
     api = api_at(host)
     _follow(api, {"run": run, "link": run_page(ui or api.host, run)}, title="run", timeout=timeout, as_json=as_json)
@@ -89,7 +89,7 @@ def follow_run(run: Run, host: Host, timeout: Timeout = None, ui: UiHost = None,
 @app.command()
 def terminate(run: Run, host: Host, as_json: Json = False) -> None:
     """Ask for the end of a run; Kubeflow ends its pods."""
-    from pipelines.client import API
+    from pipelines.kubeflow.client import API
 
     api_at(host).act(f"{API}/runs/{run}:terminate")
     show({"run": run, "state": "terminating"}, as_json=as_json, render=say(f"run {run} is being terminated"))
@@ -97,8 +97,8 @@ def terminate(run: Run, host: Host, as_json: Json = False) -> None:
 
 def api_at(host: str) -> "KubeflowPipelines":
     """Return a client of the Kubeflow Pipelines at `host`, with the environment's credentials."""
-    from pipelines.authentication import credentials_of
-    from pipelines.client import KubeflowPipelines, checked_host
+    from pipelines.kubeflow.authentication import credentials_of
+    from pipelines.kubeflow.client import KubeflowPipelines, checked_host
 
     host = checked_host(host)
     credentials = credentials_of(os.environ, host=host, timeout_seconds=_TIMEOUT_SECONDS)
@@ -107,7 +107,7 @@ def api_at(host: str) -> "KubeflowPipelines":
 
 def submitter_at(host: str, ui: str | None, namespace: str | None) -> "Submitter":
     """Return what uploads and starts pipelines in a namespace of the Kubeflow Pipelines at `host`."""
-    from pipelines.submission import Submitter
+    from pipelines.kubeflow.submission import Submitter
 
     return Submitter(api_at(host), namespace=namespace, ui=ui)
 
@@ -136,8 +136,8 @@ def told_if_interrupted(line: str) -> Iterator[None]:
 
 
 def _follow(api: "KubeflowPipelines", facts: dict[str, Any], *, title: str, timeout: float | None, as_json: bool) -> None:
-    from pipelines.following import follow
-    from pipelines.progress import TaskProgress
+    from pipelines.kubeflow.following import follow
+    from pipelines.kubeflow.progress import TaskProgress
 
     run = facts["run"]
     stderr.print(f"run {run}: {facts['link']}", soft_wrap=True, markup=False)

@@ -15,10 +15,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.api_errors import ApiRefusal
-from pipelines.client import API, where
 from pipelines.ir import images, specification
-from pipelines.submission import Submitter, Uploaded
+from pipelines.kubeflow.api_errors import ApiRefusal
+from pipelines.kubeflow.client import API, where
+from pipelines.kubeflow.submission import Submitter, Uploaded
 from tidegate.errors import PipelineError
 
 _NOTE = re.compile(

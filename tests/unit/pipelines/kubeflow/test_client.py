@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.answer import Answer
-from pipelines.api_errors import ApiRefusal, LostReply, Unreachable, explain_refusal
-from pipelines.authentication import FixedHeader, Nobody
-from pipelines.client import API, KubeflowPipelines, checked_host
+from pipelines.kubeflow.answer import Answer
+from pipelines.kubeflow.api_errors import ApiRefusal, LostReply, Unreachable, explain_refusal
+from pipelines.kubeflow.authentication import FixedHeader, Nobody
+from pipelines.kubeflow.client import API, KubeflowPipelines, checked_host
 from tests.kfp_api.api import KfpApi, Outage
 from tests.kfp_api.server import Handler, serving
 from tidegate.errors import PipelineError

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.api_errors import ApiRefusal
-from pipelines.authentication import FixedHeader
-from pipelines.following import StillRunning, follow
-from pipelines.submission import Submitter
+from pipelines.kubeflow.api_errors import ApiRefusal
+from pipelines.kubeflow.authentication import FixedHeader
+from pipelines.kubeflow.following import StillRunning, follow
+from pipelines.kubeflow.submission import Submitter
 from tests.kfp_api.api import KfpApi, Outage
 from tests.unit.pipelines.conftest import GIVEN
 from tidegate.errors import PipelineError

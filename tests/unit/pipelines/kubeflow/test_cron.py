@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.cron import six_fields
+from pipelines.kubeflow.cron import six_fields
 from tidegate.errors import PipelineError
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.authentication import Nobody
-from pipelines.client import API, KubeflowPipelines
-from pipelines.schedules import Schedules, Wanted
-from pipelines.submission import Submitter, Uploaded
+from pipelines.kubeflow.authentication import Nobody
+from pipelines.kubeflow.client import API, KubeflowPipelines
+from pipelines.kubeflow.schedules import Schedules, Wanted
+from pipelines.kubeflow.submission import Submitter, Uploaded
 from tests.kfp_api.api import ACTIVE, KfpApi, Outage
 from tests.kfp_api.server import serving
 from tidegate.errors import PipelineError

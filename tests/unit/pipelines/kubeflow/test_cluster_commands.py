@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipelines import __main__ as command_line
-from pipelines import authentication
-from pipelines.client import KubeflowPipelines
-from pipelines.following import follow
-from pipelines.submission import CompiledPipeline
+from pipelines.kubeflow import authentication
+from pipelines.kubeflow.client import KubeflowPipelines
+from pipelines.kubeflow.following import follow
+from pipelines.kubeflow.submission import CompiledPipeline
 from tests.kfp_api.api import KfpApi, Outage
 from tests.kfp_api.server import serving
 from tests.unit.pipelines.conftest import GIVEN, IMAGE
 
-PROJECT = Path(__file__).parents[3] / "examples/flights/tidegate.yaml"
+PROJECT = Path(__file__).parents[4] / "examples/flights/tidegate.yaml"
 START = ("--param", f"start={GIVEN['start']}")
 SECRET = "s3cr3t-t0ken"
 
@@ -27,7 +27,7 @@ def quick(monkeypatch, tmp_path, compiled):
     def compile_quickly(*, pipeline: str, project_file: Path, image: str) -> CompiledPipeline:
         return compiled(image=image)
 
-    monkeypatch.setattr("pipelines.submission.compiled_pipeline", compile_quickly)
+    monkeypatch.setattr("pipelines.kubeflow.submission.compiled_pipeline", compile_quickly)
     monkeypatch.setattr(follow, "__kwdefaults__", follow.__kwdefaults__ | {"poll_seconds": 0.01})
     monkeypatch.setattr(authentication, "SERVICE_ACCOUNT_TOKEN", tmp_path / "none")
     for kind in ("TOKEN", "TOKEN_FILE", "COOKIE", "USERNAME", "SA_TOKEN_PATH", "ENDPOINT", "UI_ENDPOINT"):

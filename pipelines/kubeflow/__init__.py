@@ -1,0 +1,1 @@
+"""The pipelines on a Kubeflow: submitted, followed, scheduled, through the API of Kubeflow Pipelines."""
