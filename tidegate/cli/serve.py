@@ -26,7 +26,10 @@ def command(
         str | None, typer.Option(envvar="TIDEGATE_REVISION", help="The revision it belongs to; default: v<version>.")
     ] = None,
     online_store: Annotated[
-        str | None, typer.Option(envvar="TIDEGATE_ONLINE_STORE", help="Where features are looked up: sqlite:///PATH.")
+        str | None,
+        typer.Option(
+            envvar="TIDEGATE_ONLINE_STORE", help="Where features are looked up: sqlite:///PATH or redis://HOST:PORT/DB."
+        ),
     ] = None,
     log_store: Annotated[
         str | None, typer.Option(envvar="TIDEGATE_LOG_STORE", help="Object store of the inference log; default: no log.")

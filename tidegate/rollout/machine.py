@@ -76,15 +76,17 @@ class RolloutMachine:
         return champion is not None and champion.version == record.version
 
     def proceed(self, record: RolloutRecord, metrics: MetricsSource | None) -> RolloutRecord:
-        """Act until the rollout is finished or needs a look."""
+        """Act until the rollout is finished, needs a look, or waits to observe what a step begins with."""
         while not record.finished and not (record.state == "progressing" and record.settled):
             if record.state == "pending":
-                record = self._deploy(record)
+                record = self._deploy(record, metrics)
             elif record.state == "progressing":
                 if metrics is None:
                     self._apply(record)
                     return record
                 record = self._begin_step(record, metrics)
+                if record.state == "progressing" and not record.settled:
+                    return record
             elif record.state == "promoting":
                 record = self._promote(record)
             else:
@@ -143,7 +145,7 @@ class RolloutMachine:
             observed.get(record.canary.name, record.canary_tally.seen or NOTHING),
         )
 
-    def _deploy(self, record: RolloutRecord) -> RolloutRecord:
+    def _deploy(self, record: RolloutRecord, metrics: MetricsSource | None) -> RolloutRecord:
         if record.stable is None:
             return self.move(record, "promoting", "first release of the service: nothing to compare with, so not judged")
         rules = record.rollout_rules
@@ -155,6 +157,8 @@ class RolloutMachine:
             self._target.wait(record.service, revision=record.canary.name, timeout=rules.ready_seconds)
         except DeploymentError as error:
             return self._give_up(record, f"canary {record.canary.name} is not ready: {error}")
+        if metrics is not None:
+            self._observe(record, metrics)  # before the canary gets traffic that nobody could judge
         record = msgspec.structs.replace(record, in_force=0)
         return self.move(record, "progressing", f"canary {record.canary.name} is ready")
 
@@ -165,7 +169,10 @@ class RolloutMachine:
             self._target.wait(record.service, timeout=rules.ready_seconds)
         except DeploymentError as error:
             return self._give_up(record, f"{record.percent} % of the traffic could not be given: {error}")
-        stable, canary = self._observe(record, metrics)
+        try:
+            stable, canary = self._observe(record, metrics)
+        except RolloutError as error:
+            return self._wait_to_see(record, error)
         if record.step == 0:
             with_past = rules.steps[0] > 50
             stable_tally = record.stable_tally.begin_rollout(stable, with_past=with_past)
@@ -182,6 +189,13 @@ class RolloutMachine:
                 canary_tally=canary_tally,
             )
         )
+
+    def _wait_to_see(self, record: RolloutRecord, error: RolloutError) -> RolloutRecord:
+        """Return the record as it is: the step begins once its counts are known; give up after as long as a step may last."""
+        waited = (self._now() - record.transitions[-1].at).total_seconds()
+        if waited <= record.rollout_rules.max_step_seconds:
+            return record
+        return self._give_up(record, f"nothing was observed for {waited:.0f} s at {record.percent} %: {error}")
 
     def _promote(self, record: RolloutRecord) -> RolloutRecord:
         self._apply(record)

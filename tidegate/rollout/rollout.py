@@ -122,8 +122,8 @@ def run_rollout(
         now: The time on the wall.
 
     Raises:
-        RolloutError: There is no such rollout; someone else changed the service or the alias meanwhile; or the service
-            did not settle after a rollback.
+        RolloutError: There is no such rollout; nothing can be observed before the canary gets its first traffic; someone
+            else changed the service or the alias meanwhile; or the service did not settle after a rollback.
         DeploymentError: The target cannot be told what to machine.
     """
     machine = RolloutMachine(RolloutJournal(store, project.name), registry, target, now)
@@ -134,6 +134,7 @@ def run_rollout(
                 record = machine.proceed(record, metrics)
                 if not record.finished:
                     sleep(record.rollout_rules.look_seconds)
+                if record.settled and not record.finished:
                     record = machine.look(record, metrics, on_look)
             except RecordChanged:
                 record = machine.reload(record)

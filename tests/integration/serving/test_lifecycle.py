@@ -218,5 +218,6 @@ def test_serving_goes_on_when_the_log_cannot_be_written(
 
 def test_grpc_can_be_turned_off(launch: Callable[..., Any]) -> None:
     server = launch(grpc_port=0)
-    listening = {entry.laddr.port for entry in psutil.Process(server.process.pid).net_connections() if entry.status == "LISTEN"}
+    connections = psutil.net_connections("tcp")
+    listening = {each.laddr.port for each in connections if (each.pid, each.status) == (server.process.pid, psutil.CONN_LISTEN)}
     assert listening == {server.http_port}

@@ -159,6 +159,59 @@ def test_unobservable_service_is_rolled_back_as_undecided(bench):
     assert "the proxy's admin port does not answer" in record.outcome
 
 
+def test_what_cannot_be_observed_gets_no_traffic(bench):
+    bench.world.blind = True
+    bench.start(2)
+
+    with pytest.raises(RolloutError, match="admin port does not answer"):
+        bench.run()
+
+    assert max(service.canary_percent for service in bench.world.target.applied) == 0
+    bench.world.blind = False
+    assert bench.run().state == "promoted"
+
+
+def blind_when_it_begins(bench, percent, *, seconds):
+    """Make the service unobservable from the moment the canary is given `percent`, for so long."""
+    began = []
+
+    def blink() -> None:
+        service = bench.world.target.service
+        if service.canary_percent == percent and not began:
+            began.append(bench.world.time)
+        bench.world.blind = bool(began) and (bench.world.time - began[0]).total_seconds() < seconds
+
+    apply = bench.world.target.apply
+
+    def apply_and_blink(service) -> None:
+        apply(service)
+        blink()
+
+    bench.world.target.apply = apply_and_blink
+    bench.world.before_traffic = blink
+    return began
+
+
+def test_outage_of_the_metrics_when_a_step_begins_is_waited_for(bench):
+    began = blind_when_it_begins(bench, 50, seconds=20)
+    bench.start(2)
+
+    record = bench.run()
+
+    assert began
+    assert record.state == "promoted"
+
+
+def test_outage_of_the_metrics_that_lasts_ends_the_step(bench):
+    blind_when_it_begins(bench, 50, seconds=1e6)
+    bench.start(2)
+
+    record = bench.run()
+
+    assert record.state == "rolled_back"
+    assert "at 50 %: the proxy's admin port does not answer" in record.outcome
+
+
 def test_counters_that_restart_lose_nothing(bench):
     def restart_once() -> None:
         if bench.world.slept == 3:
