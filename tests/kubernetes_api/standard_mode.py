@@ -30,6 +30,7 @@ class StandardMode:
     pods: Pods
     gateway: bool = True  # Gateway API is installed and enabled
     gateway_refuses: str = ""
+    before_0_21: bool = False  # as v0.20.0: no split, and the predictor's route is named after the predictor
     weights: dict[str, dict[str, int]] = field(default_factory=dict)  # in force, by route
     lost: list[str] = field(default_factory=list)  # traffic that met no ready pod
     splits: list[dict[str, int]] = field(default_factory=list)  # what was in force, one after the other, by Service
@@ -129,11 +130,15 @@ class StandardMode:
             conditions["CanaryPredictorReady"] = {"status": "True" if all_ready else "False", "reason": reason}
         return conditions
 
+    def _route_names(self, isvc: Document) -> tuple[str, str]:
+        name = isvc["metadata"]["name"]
+        return (_service(name, isvc["spec"]["predictor"]) if self.before_0_21 else f"{name}-predictor", name)
+
     def _ingress(self, isvc: Document, conditions: dict[str, Document]) -> Document:
         if not self.gateway:
             return {"status": conditions["PredictorReady"]["status"]}
-        name, namespace = isvc["metadata"]["name"], isvc["metadata"]["namespace"]
-        for route in (f"{name}-predictor", name):
+        namespace = isvc["metadata"]["namespace"]
+        for route in self._route_names(isvc):
             found = self.store.objects.get((ROUTES, namespace, route))
             if found is None:
                 return {
@@ -214,13 +219,13 @@ class StandardMode:
             "port": 80,
         }
         backends = [stable]
-        if canaries:
+        if canaries and not self.before_0_21:
             ready = [canary for canary in canaries if readiness[canary["predictor"]["name"]]]
             stable["weight"] = 100 - sum(canary["trafficPercent"] for canary in ready)
             backends += [
                 {**stable, "name": _service(name, canary["predictor"]), "weight": canary["trafficPercent"]} for canary in ready
             ]
-        for route in (f"{name}-predictor", name):
+        for route in self._route_names(isvc):
             spec = {"hostnames": [f"{route}.example.com"], "rules": [{"backendRefs": backends}]}
             existing = self.store.objects.get((ROUTES, namespace, route))
             if existing is None:
@@ -230,8 +235,8 @@ class StandardMode:
 
     def _route(self, isvc: Document) -> None:
         """Act as the gateway: what a route says is in force one tick after it was written."""
-        name, namespace = isvc["metadata"]["name"], isvc["metadata"]["namespace"]
-        for route in (f"{name}-predictor", name):
+        namespace = isvc["metadata"]["namespace"]
+        for route in self._route_names(isvc):
             found = self.store.objects.get((ROUTES, namespace, route))
             if found is None:
                 continue

@@ -251,7 +251,8 @@ class _Refusal:
                 f"the account may not {_VERBS[method]} {resource} in namespace {namespace}: {self.message}; "
                 "bind it to the role under kserve/"
             )
-        return DeploymentError(f"the cluster refused to {_VERBS[method]} {what}: {self.message}")
+        remedy = f"; upgrade {resource.brought_by}" if "unknown field" in self.message else ""
+        return DeploymentError(f"the cluster refused to {_VERBS[method]} {what}: {self.message}{remedy}")
 
 
 _VERBS = {"GET": "read", "POST": "create", "PUT": "update", "DELETE": "delete"}

@@ -102,12 +102,13 @@ class KnativeDialect:
     def _to_the_stable(self, desired: Service, live: Document, view: View) -> Document | None:
         """Return the next document on the way to the stable alone, in which `desired`, with or without canary, is noted."""
         stable, percent, pinned = self._template(desired, desired.stable), _percent(live), view.rolled_out
-        if template_of(live["spec"]["predictor"]) == stable:
+        newest = template_of(live["spec"]["predictor"])
+        if newest == stable:
             made = view.created is not None and view.created.template == stable and view.created.ready
             return self._document(desired, desired.stable, None) if percent is None or made or pinned is None else None
         if pinned is None:
             return self._document(desired, desired.stable, None)
-        if stable in (pinned.template, view.previous.template if view.previous else ""):
+        if pinned.template == stable or _goes_back_to(stable, newest, view):
             if percent != 0:
                 return self._at_zero(desired, live)
             if view.percent_of(stable) != 100:

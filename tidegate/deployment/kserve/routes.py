@@ -10,6 +10,7 @@ from tidegate.deployment.kserve.naming import predictor_service
 _NEEDED = "a canary in Standard mode needs Gateway API, with enableGatewayApi: true in KServe's ingress configuration"
 _OTHERWISE = "or set rollout.strategy to replace"
 _NO_API = f"the cluster has no HTTPRoute API; {_NEEDED}; {_OTHERWISE}"
+_BEFORE_0_21 = f"this KServe splits no traffic in Standard mode, which its releases do from 0.21 on; upgrade it, {_OTHERWISE}"
 _NO_ROUTE = f"KServe made no HTTPRoute for it; {_NEEDED}, and a service that is not cluster-local; {_OTHERWISE}"
 
 
@@ -33,7 +34,8 @@ class Routes:
 def observe_routes(connection: Connection, live: Document, services: list[str]) -> Routes:
     """Look at the two routes of an InferenceService: its own host's, and its predictor's.
 
-    Both names stay the same whichever predictor is the stable (createRawPredictorHTTPRoute, createRawTopLevelHTTPRoute).
+    Both names stay the same whichever predictor is the stable (createRawPredictorHTTPRoute, createRawTopLevelHTTPRoute); in
+    KServe v0.20.0, which knows `spec.canary` but does not split routes by it, the second still followed the predictor's name.
     Without any route, the InferenceService's condition IngressReady tells whether the one Service can be reached.
 
     Args:
@@ -42,8 +44,13 @@ def observe_routes(connection: Connection, live: Document, services: list[str]) 
         services: The names of its predictors' Services; a route to none of them, such as a transformer's, is left out.
     """
     name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
+    unsplittable = ""
     try:
         found = {route: connection.read(HTTP_ROUTES, namespace, route) for route in (name, predictor_service(name, None))}
+        former = predictor_service(name, live["spec"]["predictor"].get("name"))
+        if former not in found and found[name] is not None and found[predictor_service(name, None)] is None:
+            found = {name: found[name], former: connection.read(HTTP_ROUTES, namespace, former)}
+            unsplittable = _BEFORE_0_21 if found[former] is not None else ""
     except NoSuchApi:
         return _without_routes(live, _NO_API)
     routes = [route for route in found.values() if route is not None]
@@ -56,7 +63,7 @@ def observe_routes(connection: Connection, live: Document, services: list[str]) 
     reason = reason or next(filter(None, (_unaccepted(route) for route in routes)), "")
     if not reason and any(split != percents for split in splits):
         reason = "its HTTPRoutes do not agree yet"
-    return Routes(percents=percents, in_force=bool(percents) and not reason, reason=reason)
+    return Routes(percents=percents, in_force=bool(percents) and not reason, reason=reason, unsplittable=unsplittable)
 
 
 def _without_routes(live: Document, unsplittable: str) -> Routes:

@@ -5,7 +5,7 @@ Traffic moves before pods do. KServe deletes the Deployments that the spec no lo
 is promoted or rolled back in one write loses requests in between. Here a promotion first gives the canary everything and the
 stable's number of replicas, a rollback first gives it nothing, and only when the routes say so the spec is reduced. For the
 same reason another stable is first made the canary. And a canary gets no traffic before it is ready, whichever release of
-KServe there is: v0.20.0 did not look.
+KServe there is: the first that split routes (85b0908) did not look, the gate came later (22cbd37). v0.20.0 splits nothing.
 """
 
 import copy

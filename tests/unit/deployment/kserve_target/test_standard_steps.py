@@ -96,6 +96,15 @@ def test_a_service_without_a_route_can_have_no_canary(standard):
         standard.target.apply(standard.split)
 
 
+def test_a_kserve_that_splits_no_traffic_yet_serves_a_stable_and_refuses_a_canary(standard):
+    standard.cluster.standard.before_0_21 = True
+    standard.deploy(standard.service)
+
+    with pytest.raises(DeploymentError, match=r"this KServe splits no traffic in Standard mode, .* from 0\.21 on; upgrade it"):
+        standard.target.apply(standard.split)
+    assert standard.shares() == {"v1": 100}
+
+
 def test_a_gateway_that_refuses_the_route_is_told(standard):
     standard.cluster.standard.gateway_refuses = "NotAllowedByListeners"
     standard.target.apply(standard.service)
