@@ -19,13 +19,14 @@ and the nodes with accelerators must run their containers with the accelerator's
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from kfp import dsl, kubernetes
 
 from tidegate.deployment.kserve.quantity import mebibytes
 from tidegate.errors import PipelineError
 from tidegate.project import ClusterSection
-from tidegate.project.cluster import Labels, StepPods, Toleration
+from tidegate.project.cluster import Labels, NodeRule, StepPods, Toleration
 
 _FIRST_RETRY_AFTER = "30s"
 _SCRATCH = "scratch"
@@ -78,9 +79,12 @@ def _place_as_serving(task: dsl.PipelineTask, cluster: ClusterSection) -> None:
     accelerator = cluster.serving.accelerator
     selector = {**cluster.serving.node_selector, **(accelerator.node_selector if accelerator else {})}
     tolerations = (*cluster.serving.tolerations, *(accelerator.tolerations if accelerator else ()))
-    if not (selector or tolerations):  # the model server runs on any node, so the steps' own are as good
+    if not (
+        selector or tolerations or cluster.serving.node_affinity
+    ):  # the model server runs on any node, so the steps' own are as good
         selector, tolerations = cluster.steps.node_selector, cluster.steps.tolerations
     _choose_nodes(task, selector, tolerations)
+    _prefer_nodes(task, cluster.serving.node_affinity)
     if accelerator is not None:
         task.set_accelerator_type(accelerator.resource).set_accelerator_limit(accelerator.count)
         if accelerator.shared_memory is not None:
@@ -107,6 +111,19 @@ def _choose_nodes(task: dsl.PipelineTask, selector: Labels, tolerations: tuple[T
         kubernetes.add_node_selector(task, label_key=label, label_value=value)
     for toleration in dict.fromkeys(tolerations):
         kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value or None, toleration.effect)
+
+
+def _prefer_nodes(task: dsl.PipelineTask, rules: tuple[NodeRule, ...]) -> None:
+    required = [_expression(rule) for rule in rules if rule.required]
+    if required:
+        kubernetes.add_node_affinity(task, match_expressions=required)
+    for rule in rules:
+        if not rule.required:
+            kubernetes.add_node_affinity(task, match_expressions=[_expression(rule)], weight=1)
+
+
+def _expression(rule: NodeRule) -> dict[str, Any]:
+    return {"key": rule.key, "operator": rule.operator, "values": list(rule.values)}
 
 
 def _repeat(task: dsl.PipelineTask, steps: StepPods) -> None:

@@ -46,9 +46,28 @@ class Task:
         return self.kubernetes.get("tolerations", [])
 
     @property
+    def affinity(self) -> list[tuple[int | None, list[tuple[str, str, tuple[str, ...]]]]]:
+        """Each term: its weight, None if it is required, and its expressions."""
+        return [(term.get("weight"), expressions(term)) for term in self.kubernetes.get("nodeAffinity", [])]
+
+    @property
     def volumes(self) -> dict[str, tuple[str, str]]:
         mounts = self.kubernetes.get("emptyDirMounts", [])
         return {mount["mountPath"]: (mount.get("medium", ""), mount["sizeLimit"]) for mount in mounts}
+
+
+def expressions(term: dict[str, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(each["key"], each["operator"], tuple(each.get("values", ()))) for each in term["matchExpressions"]]
+
+
+def affinity_of(predictor: dict[str, Any]) -> list[tuple[int | None, list[tuple[str, str, tuple[str, ...]]]]]:
+    nodes = predictor["affinity"]["nodeAffinity"]
+    required = nodes["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    preferred = nodes["preferredDuringSchedulingIgnoredDuringExecution"]
+    return [
+        *((None, expressions(term)) for term in required),
+        *((term["weight"], expressions(term["preference"])) for term in preferred),
+    ]
 
 
 @pytest.fixture
@@ -89,6 +108,7 @@ GPU_SERVING = {
     "runtime": "tidegate-onnx-gpu",
     "accelerator": ACCELERATOR,
     "node_selector": {"zone": "a"},
+    "node_affinity": [{"key": "zone", "values": ["a", "b"]}, {"key": "spot", "operator": "DoesNotExist", "required": False}],
     "tolerations": [{"key": "serving"}],
 }
 
@@ -147,12 +167,14 @@ def test_what_measures_for_serving_runs_on_the_hardware_that_serves(compiled, tm
         assert (accelerator["type"], accelerator["count"]) == ("nvidia.com/gpu", "2")
         assert task.selector == predictor["nodeSelector"] == {"zone": "a", "nvidia.com/gpu.product": "NVIDIA-L4"}
         assert task.tolerations == predictor["tolerations"]
+        assert task.affinity == affinity_of(predictor)
         assert task.volumes["/dev/shm"] == ("Memory", "2Gi")
     for name, task in tasks.items():
         if name not in measured:
             assert "accelerator" not in task.resources
             assert task.selector == {"pool": "batch"}
             assert task.tolerations == [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}]
+            assert task.affinity == []
             assert "/dev/shm" not in task.volumes
 
 
