@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import urllib3
 
 from tests.integration.deployment import kube_apiserver
 from tests.kubernetes_api.api_server import ApiServer
@@ -12,6 +13,7 @@ from tests.kubernetes_api.cluster import client as client_of
 from tests.kubernetes_api.webhook import check_schema
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.deployment.kserve import connection as connections
+from tidegate.deployment.kserve import standard
 from tidegate.deployment.kserve.applied import edits, predictors, sealed
 from tidegate.deployment.kserve.connection import (
     DEPLOYMENTS,
@@ -23,9 +25,11 @@ from tidegate.deployment.kserve.connection import (
     Stale,
 )
 from tidegate.deployment.kserve.documents import standard_document
+from tidegate.deployment.kserve.target import KServeTarget
 from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection
 
+CLUSTER = ClusterSection(store="s3://bucket/tidegate")
 _numbers = iter(range(10**6))
 
 
@@ -33,6 +37,7 @@ _numbers = iter(range(10**6))
 def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Any]]:
     """A maker of clients, of either server."""
     if request.param == "kube-apiserver":
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # its certificate is its own
         with kube_apiserver.running(tmp_path_factory.mktemp("kubernetes")) as client:
             yield client
         return
@@ -49,13 +54,22 @@ def api(load: Callable[[], Any]) -> Connection:
 
 
 @pytest.fixture
-def document() -> dict[str, Any]:
+def service() -> Service:
     revisions = [Revision(f"v{number}", f"s3://bucket/models/{number}/", {"TIDEGATE_CLOCK": "wall"}) for number in (1, 2)]
-    service = Service(f"flights-{next(_numbers)}", "default", revisions[0], revisions[1], 5)
-    built = standard_document(service, ClusterSection(store="s3://bucket/tidegate"))
+    return Service(f"flights-{next(_numbers)}", "default", revisions[0], revisions[1], 5)
+
+
+def filled_in(*arguments: Any, **options: Any) -> dict[str, Any]:
+    """Build a document, and fill in what KServe's webhook would: there is none in these tests."""
+    built = standard_document(*arguments, **options)
     for predictor in predictors(built):
-        predictor["model"]["name"] = "kserve-container"  # KServe's webhook is not there to fill it in
-    return sealed(built, "Standard")
+        predictor["model"]["name"] = "kserve-container"
+    return built
+
+
+@pytest.fixture
+def document(service: Service) -> dict[str, Any]:
+    return sealed(filled_in(service, CLUSTER), "Standard")
 
 
 def changed(live: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -184,6 +198,23 @@ def test_who_edited_what_is_told(api, load, document, monkeypatch, change, told)
 
     (sentence,) = edits(edited)
     assert told in sentence
+
+
+def test_the_target_writes_once_what_it_is_told_twice(api, service, monkeypatch):
+    monkeypatch.setattr(standard, "standard_document", filled_in)
+    target = KServeTarget(CLUSTER, api=api)
+    written = []
+    for desired in (service.rolled_back(), service):
+        for _ in range(2):
+            target.apply(desired)
+            written.append(api.read(INFERENCE_SERVICES, "default", service.name)["metadata"]["resourceVersion"])
+        assert target.get(service.name) == desired
+
+    assert written[0] == written[1] != written[2] == written[3]
+    with pytest.raises(DeploymentError, match="KServe has not taken it up yet"):
+        target.wait(service.name, timeout=0.2)
+    target.delete(service.name)
+    assert target.get(service.name) is None
 
 
 def test_labels_select(api):
