@@ -67,11 +67,12 @@ def running(folder: Path) -> Iterator[Callable[[], Any]]:
             from kubernetes.client import ApiClient, Configuration
 
             configuration = Configuration(host=f"https://127.0.0.1:{port}")
-            configuration.verify_ssl, configuration.retries = False, False
+            configuration.ssl_ca_cert = str(folder / "certificates" / "apiserver.crt")  # which it signs itself
+            configuration.retries = False
             configuration.api_key = {"authorization": f"Bearer {_TOKEN}"}
             return ApiClient(configuration)
 
-        _wait_until_ready(client())
+        _wait_until_ready(client)
         _install(client())
         yield client
 
@@ -91,11 +92,11 @@ def _process(program: str, arguments: dict[str, Any], log: Path) -> Iterator[Non
             process.wait()
 
 
-def _wait_until_ready(client: Any) -> None:
+def _wait_until_ready(client: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with contextlib.suppress(Exception):
-            client.call_api("/readyz", "GET", auth_settings=["BearerToken"], response_type="str", _request_timeout=5)
+            client().call_api("/readyz", "GET", auth_settings=["BearerToken"], response_type="str", _request_timeout=5)
             return
         time.sleep(0.2)
     raise RuntimeError("kube-apiserver did not become ready within 60 s")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import urllib3
 
 from tests.integration.deployment import kube_apiserver
 from tests.kubernetes_api.api_server import ApiServer
@@ -37,7 +36,6 @@ _numbers = iter(range(10**6))
 def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Any]]:
     """A maker of clients, of either server."""
     if request.param == "kube-apiserver":
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # its certificate is its own
         with kube_apiserver.running(tmp_path_factory.mktemp("kubernetes")) as client:
             yield client
         return
