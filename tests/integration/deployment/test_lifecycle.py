@@ -98,7 +98,9 @@ def test_a_corrupt_document_is_reported_and_the_others_go_on(local):
         '{"metadata": {"name": "wrong", "annotations": {"serving.kserve.io/deploymentMode": "Knative"}},'
         ' "spec": {"predictor": {}}}'
     )
-    local.eventually(lambda: local.target.state.read_status("bad") is not None, timeout=TIMEOUT)
+    local.eventually(
+        lambda: all(local.target.state.read_status(name) is not None for name in ("bad", "wrong")), timeout=TIMEOUT
+    )
 
     assert "not readable as JSON" in local.target.state.read_status("bad")["reason"]
     assert "'Standard'" in local.target.state.read_status("wrong")["reason"]

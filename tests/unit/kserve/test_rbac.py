@@ -10,7 +10,7 @@ from tidegate.deployment.kserve import connection
 
 ROOT = Path(__file__).parents[3]
 TARGET = ROOT / "tidegate/deployment/kserve"
-SUBMISSION = ROOT / "pipelines"
+SUBMISSION = ROOT / "pipelines/kubeflow"
 FOLDER = ROOT / "kserve/overlays/rbac"
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 
