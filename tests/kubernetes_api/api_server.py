@@ -29,6 +29,8 @@ KINDS = {
     "services.serving.knative.dev": ("serving.knative.dev/v1", "Service"),
     "httproutes.gateway.networking.k8s.io": ("gateway.networking.k8s.io/v1", "HTTPRoute"),
     "deployments.apps": ("apps/v1", "Deployment"),
+    "scaledobjects.keda.sh": ("keda.sh/v1alpha1", "ScaledObject"),
+    "triggerauthentications.keda.sh": ("keda.sh/v1alpha1", "TriggerAuthentication"),
     "pods": ("v1", "Pod"),
     "events": ("v1", "Event"),
 }

@@ -64,6 +64,8 @@ DEPLOYMENTS = Resource("apps", "v1", "deployments")
 PODS = Resource("", "v1", "pods")
 EVENTS = Resource("", "v1", "events")
 HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes", "Gateway API")
+SCALED_OBJECTS = Resource("keda.sh", "v1alpha1", "scaledobjects", "KEDA")
+TRIGGER_AUTHENTICATIONS = Resource("keda.sh", "v1alpha1", "triggerauthentications", "KEDA")
 KNATIVE_REVISIONS = Resource("serving.knative.dev", "v1", "revisions", "Knative Serving")
 
 

@@ -15,11 +15,13 @@ from dataclasses import asdict
 
 from tidegate.deployment.inference_service import Service
 from tidegate.deployment.kserve.applied import applied_content, canonical, differs, edits, merged, sealed
+from tidegate.deployment.kserve.companion_keeper import CompanionKeeper
 from tidegate.deployment.kserve.connection import INFERENCE_SERVICES, Connection, Document, Stale, Unreachable
 from tidegate.deployment.kserve.diagnosis import Cause
 from tidegate.deployment.kserve.documents import read_service
 from tidegate.deployment.kserve.knative import KnativeDialect
 from tidegate.deployment.kserve.naming import SERVICE_ANNOTATION
+from tidegate.deployment.kserve.rules import check_update
 from tidegate.deployment.kserve.standard import StandardDialect
 from tidegate.deployment.kserve.status import Progress
 from tidegate.deployment.kserve.view import Dialect, View
@@ -51,6 +53,7 @@ class KServeTarget:
         self._dialect: Dialect = (
             KnativeDialect(cluster) if cluster.mode == "Knative" else StandardDialect(cluster, in_place=in_place)
         )
+        self._companions = CompanionKeeper(cluster, in_place=in_place)
         self._api = api or Connection.open()
 
     def apply(self, service: Service) -> None:
@@ -70,9 +73,10 @@ class KServeTarget:
             try:
                 live = self._live_once_deleted(service.name)
                 if live is None:
-                    self._create(service)
+                    live = self._create(service)
                 else:
                     self._step(self._api, service, live, self._dialect.observe(self._api, live))
+                self._companions.keep(self._api, service, live)
                 return
             except Stale as error:
                 latest = error
@@ -118,6 +122,7 @@ class KServeTarget:
                 live = self._known(api, name)
                 progress = self._progress(api, live)
                 if progress.arrived(revision):
+                    self._companions.keep(api, progress.desired, live)
                     return progress.status()
                 if self._step(api, progress.desired, live, progress.view):
                     poll, steps = _FIRST_POLL, steps + 1
@@ -175,10 +180,10 @@ class KServeTarget:
     def _progress(self, api: Connection, live: Document) -> Progress:
         return Progress(read_service(live), live, self._dialect.observe(api, live), self._dialect)
 
-    def _create(self, service: Service) -> None:
+    def _create(self, service: Service) -> Document:
         document = self._dialect.next_document(service, None, _NOTHING)
         assert document is not None  # noqa: S101 - a service that is not there can always be begun
-        self._api.create(INFERENCE_SERVICES, self._noted(document, service))
+        return self._api.create(INFERENCE_SERVICES, self._noted(document, service))
 
     def _step(self, api: Connection, desired: Service, live: Document, view: View) -> bool:
         """Write what comes next on the way to `desired`, if anything does; tell whether something did."""
@@ -190,6 +195,7 @@ class KServeTarget:
         following = merged(live, self._noted(document, desired))
         if not differs(following, live):
             return False
+        check_update(live, following)
         api.replace(INFERENCE_SERVICES, following)
         return True
 
