@@ -107,6 +107,8 @@ def test_only_these_things_can_be_changed(documents):
 
     assert changed == {
         ("tidegate-rollout", "inferenceservices"),
+        ("tidegate-rollout", "scaledobjects"),
+        ("tidegate-rollout", "triggerauthentications"),
         ("tidegate-steps", "workflowtaskresults"),
         ("tidegate-submitter", "pipelines"),
         ("tidegate-submitter", "experiments"),
