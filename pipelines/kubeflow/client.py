@@ -26,6 +26,7 @@ API = "/apis/v2beta1"
 _PAGE_SIZE = 100
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 _LONGEST_PAUSE_SECONDS = 10.0
+_FIRST_ANSWER_SECONDS = 5.0  # an address that never answered is more likely wrong than out of order
 _MAKING_ATTEMPTS = 3
 _LOOKING_AGAIN_SECONDS = (0.5, 1.0, 2.0)  # a server that broke off may still be at it
 
@@ -52,7 +53,7 @@ class KubeflowPipelines:
             host: Its address, `http://…` or `https://…`, as in a browser: with `/pipeline` behind a Kubeflow gateway.
             credentials: Who asks.
             timeout_seconds: Of one connection, of waiting for an answer, and of reading it.
-            patience_seconds: How long a request that may be repeated is repeated.
+            patience_seconds: How long a request that may be repeated is repeated; five seconds until a first answer came.
             sleep: Waits; for tests.
 
         Raises:
@@ -62,6 +63,7 @@ class KubeflowPipelines:
         self._credentials = credentials
         self._timeout = (min(timeout_seconds, 10.0), timeout_seconds)
         self._patience = patience_seconds
+        self._answered = False
         self._sleep = sleep
         self._session = requests.Session()
         self._session.auth = _no_netrc
@@ -138,14 +140,15 @@ class KubeflowPipelines:
         raise PipelineError(str(failure)) from failure
 
     def _repeated(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        deadline = time.monotonic() + self._patience
+        began = time.monotonic()
         pause = 0.5
         while True:
             try:
                 return self._once(method, path, **request)
             except (LostReply, Unreachable) as failure:
                 wait = min(max(pause, failure.retry_after_seconds), _LONGEST_PAUSE_SECONDS)
-                if time.monotonic() + wait > deadline or not failure.passing:
+                patience = self._patience if self._answered else min(self._patience, _FIRST_ANSWER_SECONDS)
+                if time.monotonic() + wait > began + patience or not failure.passing:
                     raise Unreachable(str(failure)) from failure
                 self._sleep(wait)
                 pause *= 2
@@ -189,6 +192,7 @@ class KubeflowPipelines:
                 allow_redirects=False,
                 stream=True,
             )
+            self._answered = True
             return read_answer(response, seconds=self._timeout[1])
         except requests.RequestException as error:
             raise explain_transport(self.host, error, self._timeout[1], self._credentials) from None

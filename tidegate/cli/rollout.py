@@ -18,7 +18,7 @@ from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.rollout.judge import Comparison, requests_needed
 from tidegate.rollout.opening import open_metrics_source
-from tidegate.rollout.record import Look, RolloutRecord
+from tidegate.rollout.record import Look, RolloutJournal, RolloutRecord
 from tidegate.rollout.rollout import abort_rollout, promote_rollout, rollout_history, run_rollout, start_rollout
 from tidegate.rollout.termination import terminated_like_interrupted
 from tidegate.storage import ObjectStore, open_store
@@ -59,16 +59,20 @@ def start(
     )
     if not as_json:
         stderr.print(f"rollout {started.rollout_id}: {project.name} version {started.version}{_needs(project)}")
-    with terminated_like_interrupted():
-        record = run_rollout(
-            project=project,
-            store=store,
-            registry=registry,
-            target=target,
-            metrics=open_metrics_source(project),
-            rollout_id=started.rollout_id,
-            on_look=None if as_json else _print_look,
-        )
+    try:
+        with terminated_like_interrupted():
+            record = run_rollout(
+                project=project,
+                store=store,
+                registry=registry,
+                target=target,
+                metrics=open_metrics_source(project),
+                rollout_id=started.rollout_id,
+                on_look=None if as_json else _print_look,
+            )
+    except KeyboardInterrupt:
+        stderr.print(_what_goes_on(store, project.name, started.rollout_id), soft_wrap=True)
+        raise
     _show(record, as_json=as_json)
     if record.state == "rolled_back":
         raise typer.Exit(1)
@@ -115,6 +119,20 @@ def abort(
     store, registry, target = _open(project)
     record = abort_rollout(project=project, store=store, registry=registry, target=target, reason=reason)
     _show(record, as_json=as_json)
+
+
+def _what_goes_on(store: ObjectStore, service: str, rollout_id: str) -> str:
+    """Say what an interrupt left behind."""
+    record = RolloutJournal(store, service).load(rollout_id)
+    if record.state == "rolled_back":
+        alone = f"{record.stable.name} has all the traffic" if record.stable else "nothing is deployed"
+        return f"interrupted: rollout {rollout_id} was rolled back; {alone}"
+    if record.state == "promoted":
+        return f"interrupted: rollout {rollout_id} was over; version {record.version} is promoted"
+    return (
+        f"interrupted: rollout {rollout_id} is {record.state}, its canary may have {record.percent} % of the traffic; "
+        "end it with `tidegate rollout abort`, or give the same command again to go on"
+    )
 
 
 def _needs(project: Project) -> str:

@@ -65,6 +65,7 @@ class RolloutMachine:
         left_over = running.canary == record.canary or (record.state == "rolled_back" and running.stable == record.canary)
         if left_over and self.load(None).rollout_id == record.rollout_id:
             self._target.apply(desired)
+            self._target.wait(record.service, timeout=record.rollout_rules.ready_seconds)
 
     def move(self, record: RolloutRecord, state: State, reason: str, step: int | None = None) -> RolloutRecord:
         """Write down another state or step; nothing else happens yet."""

@@ -211,7 +211,10 @@ def test_stopped_command_rolls_back(serving, stop):
 
     record = serving.last()
     assert (process.returncode, record.state, record.outcome) == (130, "rolled_back", "aborted: interrupted")
-    assert "Traceback" not in stderr
+    assert (
+        stderr.splitlines()[-1]
+        == f"interrupted: rollout {record.rollout_id} was rolled back; {stable.name} has all the traffic"
+    )
     assert (serving.target.get(NAME).stable, serving.target.get(NAME).canary) == (stable, None)
 
 
