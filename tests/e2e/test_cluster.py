@@ -1,8 +1,6 @@
 """The loop on a cluster, as far as this machine can be one (`tests/e2e/cluster/world.py`): told in order."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pyarrow.parquet as pq
@@ -46,10 +44,18 @@ def second(world: ClusterWorld, week):
 def broken(world: ClusterWorld, second):
     """An old version whose container crashes by now, rolled out by hand; the command, and what users saw meanwhile."""
     world.pods.fates["v1"] = "crash"
-    command = [sys.executable, "-m", "tidegate", "rollout", "start", "1", "--project", str(world.file)]
-    options = ["--target", "kserve", "--clock", world.clock.spec, "--reason", "back to the first", "--json"]
     with world.traffic(world.asked_now()) as statuses:
-        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+        return world.roll_out(1, file=world.file), list(statuses)
+
+
+@pytest.fixture(scope="module")
+def knative(world: ClusterWorld, broken):
+    """The same project in Knative mode: version 1 deployed, then version 2 rolled out under traffic; what users saw of that."""
+    world.pods.fates.clear()
+    file = world.in_knative_mode()
+    done = [world.roll_out(1, file=file)]
+    with world.traffic(world.asked_now()) as statuses:
+        done.append(world.roll_out(2, file=file))
     return done, list(statuses)
 
 
@@ -116,3 +122,15 @@ def test_version_that_crashes_is_rolled_back_with_the_cause(world, broken):
     assert spec(world)["predictor"]["name"] == "v2"
     assert not spec(world).get("canary")
     assert statuses.count(200) == len(statuses) > 100
+
+
+def test_knative_splits_by_its_own_dialect(world, knative):
+    done, statuses = knative
+
+    assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
+    first, second = (json.loads(each.stdout) for each in done)
+    assert (first["state"], second["state"], world.champion) == ("promoted", "promoted", 2)
+    assert rollouts(world)[-1].canary_tally.in_rollout.requests >= 80
+    assert world.cluster.knative.splits == [{"v1": 100}, {"v1": 75, "v2": 25}, {"v2": 100}]
+    assert "canaryTrafficPercent" not in spec(world)["predictor"]
+    assert statuses.count(200) == len(statuses) > 200

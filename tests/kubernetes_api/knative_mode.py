@@ -152,7 +152,7 @@ class KnativeMode:
     def _fare(self, revision: Document) -> bool:
         metadata = revision["metadata"]
         labels = {**metadata["labels"], "serving.knative.dev/revision": metadata["name"]}
-        template = {"metadata": {"labels": labels, "annotations": metadata["annotations"]}}
+        template = {"metadata": {"labels": labels, "annotations": metadata["annotations"]}, "spec": revision["spec"]}
         ready = self.pods.ready(f"{metadata['name']}-pod", metadata["namespace"], template)
         condition = {"type": "Ready", "status": "True" if ready else "Unknown", "reason": "" if ready else "Deploying"}
         if self.pods.fate(labels) in ("crash", "memory"):

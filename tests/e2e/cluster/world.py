@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -28,9 +29,11 @@ from tests.e2e.cluster.gateway import Gateway
 from tests.e2e.cluster.pods import ProcessPods
 from tests.e2e.parcels import TICK, TRAINED_UNTIL, WEEK, payload, post, write_data, write_project
 from tests.kubernetes_api.cluster import Cluster
+from tests.kubernetes_api.knative_mode import SERVICES, KnativeMode
 from tests.kubernetes_api.standard_mode import StandardMode
 from tests.s3_server import free_port, running_s3
 from tidegate.clock import ReplayClock
+from tidegate.deployment.kserve.target import KServeTarget
 from tidegate.features.address import project_online_store
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
@@ -76,6 +79,21 @@ class ClusterWorld:
         clock = {} if pipeline == "batch" else {"clock": self.clock.spec}
         place = {"project_file": str(self.file), "project_digest": self.project.digest, "target": "kserve"}
         return LocalLauncher(self.root / "runs").run(pipeline, {**place, **clock, **arguments})
+
+    def roll_out(self, version: int, *, file: Path) -> "subprocess.CompletedProcess[str]":
+        """Roll a version out by hand."""
+        command = [sys.executable, "-m", "tidegate", "rollout", "start", str(version), "--project", str(file), "--json"]
+        options = ["--target", "kserve", "--clock", self.clock.spec, "--reason", "by hand"]
+        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+
+    def in_knative_mode(self) -> Path:
+        """Delete the InferenceService, whose mode cannot change, and write the project file anew."""
+        KServeTarget(self.project.on_cluster).delete("parcels")
+        document = yaml.safe_load(self.file.read_text())
+        document["cluster"]["mode"] = "Knative"
+        file = self.root / "knative.yaml"
+        file.write_text(yaml.safe_dump(document))
+        return file
 
     def live_through_a_week(self) -> None:
         """Materialize the features of each tick, and ask for its parcels through the gateway."""
@@ -153,7 +171,11 @@ def running_world(root: Path, program: Callable[[str], str]) -> Iterator[Cluster
         prometheus = stack.enter_context(_prometheus(program("prometheus"), root, gateway, targets))
         cluster = Cluster()
         pods = ProcessPods(cluster.store, root, secrets)
-        cluster.pods, cluster.standard = pods, StandardMode(cluster.store, pods)
+        cluster.pods, cluster.standard, cluster.knative = (
+            pods,
+            StandardMode(cluster.store, pods),
+            KnativeMode(cluster.store, pods),
+        )
         stack.callback(pods.stop)
         stack.enter_context(cluster.running())
         kubeconfig.write_text(yaml.safe_dump(_kubeconfig(cluster.api.url)))
@@ -266,7 +288,7 @@ def _following(cluster: Cluster, pods: ProcessPods, gateway: Gateway, targets: P
                 fresh = targets.with_suffix(".fresh.json")
                 fresh.write_text(json.dumps(scraped))
                 fresh.replace(targets)
-            weights = cluster.standard.weights.get("parcels", {})
+            weights = _weights(cluster)
             ports = {service: _port(service, running) for service in weights}
             if weights and all(ports.values()):
                 gateway.route({f"{NAMESPACE}/{service}": (ports[service] or 0, weight) for service, weight in weights.items()})
@@ -278,6 +300,17 @@ def _following(cluster: Cluster, pods: ProcessPods, gateway: Gateway, targets: P
     finally:
         ending.set()
         thread.join(10)
+
+
+def _weights(cluster: Cluster) -> dict[str, int]:
+    """Return the share of each Service or Knative revision that is in force."""
+    service = cluster.store.objects.get((SERVICES, NAMESPACE, "parcels-predictor"))
+    if service is None:
+        return cluster.standard.weights.get("parcels", {})
+    weights: dict[str, int] = {}
+    for target in (service.get("status") or {}).get("traffic") or ():
+        weights[target["revisionName"]] = weights.get(target["revisionName"], 0) + target["percent"]
+    return weights
 
 
 def _port(service: str, running: dict[str, Any]) -> int | None:
