@@ -1,15 +1,22 @@
 """The cluster section of the project file: where the same project runs on Kubeflow and KServe, and with what."""
 
+import re
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tidegate.project.types import Name, Section, Text
+from tidegate.project.patterns import ABSOLUTE_PATH, ENVIRONMENT_NAME, EXTENDED_RESOURCE, KUBERNETES_NAME, QUANTITY
+from tidegate.project.types import Name, Section, Text, distinct
+
+_S3_ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
 
 
 def _s3_prefix(address: str) -> str:
-    if not address.startswith("s3://") or len(address) <= len("s3://"):
+    if not address.startswith("s3://"):
         raise ValueError("is not on S3; use 's3://bucket/prefix', which every pod reaches")
+    if not _S3_ADDRESS.fullmatch(address):
+        raise ValueError("names no bucket of S3; use 's3://bucket/prefix'")
     return address.rstrip("/")
 
 
@@ -18,19 +25,34 @@ def _redis_address(address: str) -> str:
         raise ValueError("is not an address of a Redis; use 'redis://host:6379/0', or 'rediss://…' for TLS")
     if "@" in address:
         raise ValueError("holds credentials; keep the password in a Secret, and name it under cluster.secrets")
+    if not _names_a_host(address) or not re.fullmatch(r"(/[0-9]*)?", urlsplit(address).path):
+        raise ValueError("needs a host, a port from 1 to 65535 and the number of a database; use 'redis://host:6379/0'")
     return address
 
 
 def _http_address(address: str) -> str:
-    if not address.startswith(("http://", "https://")):
+    if not address.startswith(("http://", "https://")) or not _names_a_host(address):
         raise ValueError("is not an HTTP address, such as 'http://prometheus.monitoring:9090'")
     return address.rstrip("/")
 
 
-KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
-ExtendedResource = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
-EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+def _names_a_host(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no port, or half an IPv6 address
+        return False
+
+
+def _distinct_variables(secrets: tuple["SecretVariable", ...]) -> tuple["SecretVariable", ...]:
+    distinct(tuple(secret.variable for secret in secrets))
+    return secrets
+
+
+KubernetesName = Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=63)]
+Quantity = Annotated[str, Field(pattern=QUANTITY)]
+ExtendedResource = Annotated[str, Field(pattern=EXTENDED_RESOURCE)]
+EnvironmentName = Annotated[str, Field(pattern=ENVIRONMENT_NAME)]
 S3Prefix = Annotated[Text, AfterValidator(_s3_prefix)]
 RedisAddress = Annotated[Text, AfterValidator(_redis_address)]
 HttpAddress = Annotated[Text, AfterValidator(_http_address)]
@@ -174,13 +196,15 @@ class ClusterSection(Section):
     mode: Literal["Standard", "Knative"] = Field(default="Standard", description="KServe's deployment mode.")
     store: S3Prefix = Field(description="Object store of packages, records and logs.")
     data: S3Prefix | None = Field(default=None, description="Mirrored to WORKSPACE/data before features are read.")
-    workspace: Annotated[str, Field(pattern=r"^/[^\x00-\x1f\x7f]*$")] = Field(
+    workspace: Annotated[str, Field(pattern=ABSOLUTE_PATH)] = Field(
         default="/tmp/tidegate",  # noqa: S108
         description="Scratch folder inside a step's pod; nothing in it outlives the step.",
     )
     online_store: RedisAddress | None = Field(default=None, description="Redis of the online features.")
     prometheus: Prometheus | None = Field(default=None, description="Needed to judge a canary.")
-    secrets: tuple[SecretVariable, ...] = Field(default=(), description="For the model server's and the steps' pods.")
+    secrets: Annotated[tuple[SecretVariable, ...], AfterValidator(_distinct_variables)] = Field(
+        default=(), description="For the model server's and the steps' pods."
+    )
     serving: ServingPods = ServingPods()
     steps: StepPods = StepPods()
 

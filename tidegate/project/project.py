@@ -19,6 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from tidegate.errors import ProjectError
 from tidegate.project.cluster import ClusterSection
+from tidegate.project.patterns import IN_WORDS
 from tidegate.project.sections import (
     FeaturesSection,
     GatesSection,
@@ -201,7 +202,11 @@ def _explain_one(detail: Any) -> str:
     if kind in ("model_type", "model_attributes_type"):
         return f"{field}: {_shown(detail['input'])}: expected fields ({_allowed_fields(location)})"
     if kind == "value_error":
-        return f"{field}: {_shown(detail['input'])}: {message.removeprefix('Value error, ')}"
+        refused = message.removeprefix("Value error, ")
+        a_section = isinstance(detail["input"], dict)  # whose validators name the values that do not fit together
+        return f"{field}: {refused}" if a_section else f"{field}: {_shown(detail['input'])}: {refused}"
+    if kind == "string_pattern_mismatch":
+        return f"{field}: {_shown(detail['input'])}: {IN_WORDS[detail['ctx']['pattern']]}"
     return f"{field}: {_shown(detail['input'])}: {message[0].lower()}{message[1:]}"
 
 

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from tidegate.project.patterns import FUNCTION
 from tidegate.project.types import Classes, Names, Positive, Seconds, Section, Share, Text, WholeDays
 
 
@@ -29,9 +30,7 @@ class LabelSection(Section):
 class TrainingSection(Section):
     """The user's train function and the data it sees."""
 
-    function: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:function, importable from the project file's folder."
-    )
+    function: str = Field(pattern=FUNCTION, description="module:function, importable from the project file's folder.")
     window_days: WholeDays = Field(description="Examples are taken from this many days before the training time.")
     holdout_days: WholeDays = Field(description="The last days of the window: kept from training, used by the gates.")
     parameters: dict[str, bool | int | float | str] = Field(default_factory=dict, description="Passed to the function.")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from tidegate.project.patterns import LINE, NAME
+
 
 def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return `names`; raises ValueError if one is given twice."""
@@ -19,12 +21,12 @@ def _known_address(address: str) -> str:
     return address
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=45)]
+Name = Annotated[str, Field(pattern=NAME, max_length=45)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=604_800)]
 WholeDays = Annotated[int, Field(ge=1, le=36_500)]
-Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, Field(min_length=1, pattern=LINE)]
 Classes = Annotated[tuple[Text, Text], AfterValidator(distinct)]
 StoreAddress = Annotated[Text, AfterValidator(_known_address)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(distinct)]

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tidegate.errors import ProjectError
 from tidegate.project import Project, load_project, project_schema
+from tidegate.project.patterns import IN_WORDS
 
 ROOT = Path(__file__).parents[3]
 REQUIRED = {
@@ -137,12 +139,12 @@ def test_a_section_of_the_wrong_type_is_named(file: Path, document: dict[str, An
     [
         ("schema_version", 2, "input should be 1"),
         ("schema_version", "1", "input should be 1"),
-        ("name", "Flights", "string should match pattern"),
+        ("name", "Flights", "use lower-case letters, digits and '-'; a letter first"),
         ("name", "f" * 46, "at most 45 characters"),
         ("name", 5, "valid string"),
         ("task", "regression", "input should be 'binary-classification'"),
         ("workspace", "", "at least 1 character"),
-        ("workspace", "a\0b", "string should match pattern"),
+        ("workspace", "a\0b", "use one line, without control characters"),
         ("store", "gs://bucket", "is not an address of a store; use a folder, 'file:///absolute/path' or 's3://bucket/prefix'"),
         ("features.request_inputs", [], "at least 1 item"),
         ("features.request_inputs", "carrier", "valid array"),
@@ -150,8 +152,8 @@ def test_a_section_of_the_wrong_type_is_named(file: Path, document: dict[str, An
         ("features.repository", ["a"], "valid string"),
         ("label.classes", ["a", "b", "c"], "at most 2 items"),
         ("label.classes", ["a", "a"], "'a' is given twice; name each once"),
-        ("training.function", "train", "string should match pattern"),
-        ("training.function", "train:a b", "string should match pattern"),
+        ("training.function", "train", "use 'module:function', such as 'train:train'"),
+        ("training.function", "train:a b", "use 'module:function', such as 'train:train'"),
         ("training.window_days", 0, "greater than or equal to 1"),
         ("training.window_days", 10**30, "less than or equal to 36500"),
         ("training.window_days", 90.5, "valid integer"),
@@ -347,3 +349,21 @@ def test_the_schema_refuses_what_is_refused(document: dict[str, Any], field: str
 def test_the_examples_are_valid(path: Path) -> None:
     load_project(path)
     jsonschema.validate(yaml.safe_load(path.read_text()), project_schema())
+
+
+def test_every_pattern_is_told_in_words():
+    patterns = set(_patterns(project_schema()))
+
+    assert patterns == set(IN_WORDS)
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        yield from schema.get("patternProperties", {})
+        for part in schema.values():
+            yield from _patterns(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _patterns(part)
