@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.e2e.cluster.world import ClusterWorld, running_world
 from tidegate.monitoring.records import read_checks
@@ -101,6 +102,33 @@ def test_second_release_is_promoted_by_what_prometheus_saw(world, second):
     assert not spec(world).get("canary")
     assert statuses.count(200) == len(statuses) > 200
     assert world.cluster.standard.lost == []
+
+
+def test_commands_tell_what_runs_and_by_which_document(world, second):
+    shown = world.tidegate("service", "status", "--target", "kserve", "--json")
+    rendered = world.tidegate("service", "render", "champion", "--clock", world.clock.spec)
+
+    assert (shown.returncode, rendered.returncode) == (0, 0), shown.stderr + rendered.stderr
+    status = json.loads(shown.stdout)
+    assert status["settled"]
+    assert [(each["name"], each["ready"], each["traffic_percent"]) for each in status["revisions"]] == [("v2", True, 100)]
+    [document] = yaml.safe_load_all(rendered.stdout)
+    live = world.cluster.live(NAME)
+    for part in ("storageUri", "env", "runtime", "resources"):
+        assert document["spec"]["predictor"]["model"][part] == live["spec"]["predictor"]["model"][part]
+
+
+def test_doctor_finds_what_is_there_and_what_is_not(world, second):
+    done = world.tidegate("doctor", "--target", "kserve", "--json")
+
+    found = {finding["subject"]: finding["state"] for finding in json.loads(done.stdout)}
+    there = {"object store", "KServe", "Gateway API", "deployments", "pods", "online store", "Prometheus"}
+    assert {subject for subject in there if found[subject] == "ok"} == there
+    assert {subject for subject, state in found.items() if state == "missing"} == {
+        "runtime tidegate-onnx",
+        "service account tidegate-serving",
+    }
+    assert done.returncode == 1
 
 
 def test_batch_scores_on_the_cluster(world, second):

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from tidegate.cli.output import Json, show
+from tidegate.cli.service_table import described, service_table
 from tidegate.deployment.local.operations import start_supervisor, stop_supervisor
 from tidegate.deployment.local.state import LocalState
 from tidegate.deployment.local.target import LocalTarget
@@ -57,7 +57,7 @@ def status(workspace: Workspace = _DEFAULT, as_json: Json = False) -> None:
             f"supervisor: [green]pid {record['pid']}[/green]" if record else "supervisor: [yellow]not running[/yellow]"
         )
         for service in services:
-            console.print(_table(service))
+            console.print(service_table(service))
 
     show({"running": record is not None, "services": services}, as_json=as_json, render=render)
 
@@ -67,26 +67,7 @@ def _describe(target: LocalTarget, name: str) -> dict[str, Any]:
         status = target.status(name)
     except DeploymentError as error:
         return {"name": name, "url": "", "settled": False, "reason": str(error), "revisions": []}
-    revisions = [
-        {
-            "name": revision.name,
-            "role": revision.role,
-            "ready": revision.ready,
-            "traffic_percent": revision.traffic_percent,
-            "reason": revision.reason,
-        }
-        for revision in status.revisions
-    ]
-    return {"name": name, "url": status.url, "settled": status.settled, "reason": "", "revisions": revisions}
-
-
-def _table(service: dict[str, Any]) -> Table:
-    state = "settled" if service["settled"] else service["reason"] or "changing"
-    table = Table("revision", "role", "ready", "traffic", "reason", title=f"{service['name']}  {service['url']}  {state}")
-    for revision in service["revisions"]:
-        ready = "[green]yes[/green]" if revision["ready"] else "[red]no[/red]"
-        table.add_row(revision["name"], revision["role"], ready, f"{revision['traffic_percent']} %", revision["reason"])
-    return table
+    return described(status)
 
 
 def _show_started(pid: int, log: Path, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "serve": ("tidegate.cli.serve", "Serve a model package over the Open Inference Protocol.", "cpu,serving"),
     "models": ("tidegate.cli.models", "List, show, verify, promote and roll back registered models.", ""),
     "rollout": ("tidegate.cli.rollout", "Start, watch, promote and abort rollouts.", "local"),
+    "service": ("tidegate.cli.service", "Show what runs, and the document that a version is deployed by.", "local"),
     "local": ("tidegate.cli.local", "Run InferenceServices on this machine.", "local"),
     "drift": ("tidegate.cli.drift", "Check for drift, and list earlier checks.", "monitoring"),
     "doctor": ("tidegate.cli.doctor", "Say what is missing: here, for a project, on its cluster.", ""),

@@ -80,11 +80,15 @@ class ClusterWorld:
         place = {"project_file": str(self.file), "project_digest": self.project.digest, "target": "kserve"}
         return LocalLauncher(self.root / "runs").run(pipeline, {**place, **clock, **arguments})
 
+    def tidegate(self, *arguments: object, file: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run a command for the project on its cluster."""
+        command = [sys.executable, "-m", "tidegate", *map(str, arguments), "--project", str(file or self.file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
     def roll_out(self, version: int, *, file: Path) -> "subprocess.CompletedProcess[str]":
         """Roll a version out by hand."""
-        command = [sys.executable, "-m", "tidegate", "rollout", "start", str(version), "--project", str(file), "--json"]
-        options = ["--target", "kserve", "--clock", self.clock.spec, "--reason", "by hand"]
-        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+        options = ("--target", "kserve", "--clock", self.clock.spec, "--reason", "by hand", "--json")
+        return self.tidegate("rollout", "start", version, *options, file=file)
 
     def in_knative_mode(self) -> Path:
         """Delete the InferenceService, whose mode cannot change, and write the project file anew."""
