@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from tidegate.cli.options import Where
 from tidegate.cli.output import Json, show
@@ -49,7 +49,7 @@ def _examine(file: Path | None, where: str) -> Iterator[Finding]:
 
 
 def _draw(console: Console, findings: list[Finding]) -> None:
-    table = Table("", "", "found", "what to do")
+    table = Table("", "", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
     for finding in findings:
         fix = finding.fix if finding.state != "ok" else ""
         table.add_row(finding.subject, _MARKS[finding.state], escape(finding.found), escape(fix))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from tidegate.cli.output import Json, show
 from tidegate.project import load_project, project_schema
@@ -22,7 +23,10 @@ def check(
     project = load_project(file)
 
     def render(console: Console) -> None:
-        console.print(f"[green]valid[/green]  {project.name}  {project.digest[:19]}…  workspace {project.paths.workspace}")
+        console.print(
+            f"[green]valid[/green]  {project.name}  {project.digest[:19]}…  workspace {escape(str(project.paths.workspace))}",
+            soft_wrap=True,
+        )
 
     show({"name": project.name, "digest": project.digest, "valid": True}, as_json=as_json, render=render)
 

@@ -17,7 +17,7 @@ _LEAST_FREE_GIB = 2.0
 def examine_places(project: Project) -> Iterator[Finding]:
     """Yield what is found at each of the project's places."""
     yield Finding("project file", "ok", f"{project.name}, target {project.target}")
-    yield examine("object store", lambda: _store(project), "see docs/cluster.md for the settings of S3")
+    yield examine("object store", lambda: _store(project), "check the address, that the bucket is there, and the AWS settings")
     if project.target == "local":
         yield examine("workspace", lambda: _workspace(project.paths.workspace))
     repository = project.paths.repository / "feature_store.yaml"
