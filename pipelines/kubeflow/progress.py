@@ -16,7 +16,7 @@ class TaskProgress:
         """Show under `title`; a context manager."""
         self._title = title
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=stderr, transient=True)
+        self._progress = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
         self._line = self._progress.add_task(f"{title}: starting")
         self._outage = ""
 

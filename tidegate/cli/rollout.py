@@ -163,17 +163,17 @@ def _draw(console: Console, record: RolloutRecord) -> None:
     stable = record.stable.name if record.stable else "nothing"
     console.print(f"{record.rollout_id}  {record.service}: {stable} → {record.canary.name}  ({escape(record.reason)})")
     steps = Table("time", "state", "canary", "because", box=None)
+    told = record.outcome  # below, on a line of its own
     for transition in record.transitions:
-        steps.add_row(
-            f"{transition.at:%H:%M:%S}", _coloured(transition.state), f"{transition.percent} %", escape(transition.reason)
-        )
+        reason = "" if transition.reason == told else escape(transition.reason)
+        steps.add_row(f"{transition.at:%H:%M:%S}", _coloured(transition.state), f"{transition.percent} %", reason)
     console.print(steps)
     if record.looks:
         looks = Table("look", "time", "canary", "requests", "errors", "p95 ms", "verdict", "because", box=None)
         for look in record.looks:
             looks.add_row(*_cells(look))
         console.print(looks)
-    console.print(f"{_coloured(record.state)}  {escape(record.outcome)}")
+    console.print(f"{_coloured(record.state)}  {escape(record.outcome)}", soft_wrap=True)
 
 
 def _cells(look: Look) -> tuple[str, ...]:
@@ -213,7 +213,8 @@ def _draw_history(console: Console, records: list[RolloutRecord]) -> None:
 
 def _print_look(record: RolloutRecord) -> None:
     look = record.looks[-1]
-    stderr.print(f"{look.at:%H:%M:%S}  {look.percent:>3} %  {_coloured(look.verdict)}  {escape(look.reason)}")
+    line = f"{look.at:%H:%M:%S}  {look.percent:>3} %  {_coloured(look.verdict)}  {escape(look.reason)}"
+    stderr.print(line, soft_wrap=True)
 
 
 def _coloured(word: str) -> str:

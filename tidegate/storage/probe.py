@@ -18,8 +18,8 @@ def probe_conditional_writes(store: ObjectStore) -> None:
     if store in _proven:
         return
     key = f"probe/{uuid.uuid4().hex}"
+    first = store.create(key, b"first")
     try:
-        first = store.create(key, b"first")
         if not _is_refused(lambda: store.create(key, b"second")) or store.get(key).data != b"first":
             raise _ignored(store, "created a key that was taken (If-None-Match)")
         store.replace(key, b"third", first)

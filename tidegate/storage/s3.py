@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from boto3.exceptions import Boto3Error
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from tidegate.errors import ObjectNotFound, PreconditionFailed, StorageError
 from tidegate.storage.downloads import download_target
@@ -20,6 +20,7 @@ from tidegate.storage.store import StoredEntry, StoredObject
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_WITHOUT_CREDENTIALS = "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]*@")
 _MISSING = {"404", "NoSuchKey", "NotFound"}
@@ -176,7 +177,8 @@ class S3Store:
             reason = _one_line(f"{_code(error)}: {error.response.get('Error', {}).get('Message', '')}")
             raise StorageError(f"store {self.uri}: cannot {verb} {key!r}: {reason}") from error
         except (BotoCoreError, Boto3Error) as error:
-            raise StorageError(f"store {self.uri}: cannot {verb} {key!r}: {_one_line(error)}") from error
+            remedy = _WITHOUT_CREDENTIALS if isinstance(error, NoCredentialsError) else ""
+            raise StorageError(f"store {self.uri}: cannot {verb} {key!r}: {_one_line(error)}{remedy}") from error
 
 
 def _code(error: ClientError) -> str:

@@ -105,7 +105,7 @@ def test_decision_on_the_same_window_replaces_the_earlier_and_windows_are_in_ord
 
 
 def test_numbers_that_cannot_be_pushed_cost_no_decision(tmp_path, project_text, store, claimed, monkeypatch):
-    cluster = "cluster:\n  store: s3://b/p\n  prometheus:\n    url: http://p:9090\n    pushgateway: http://127.0.0.1:1\n"
+    cluster = "cluster:\n  store: s3://bucket/p\n  prometheus:\n    url: http://p:9090\n    pushgateway: http://127.0.0.1:1\n"
     (tmp_path / "cluster.yaml").write_text(project_text + cluster)
     on_cluster = load_project(tmp_path / "cluster.yaml", target="kserve")
     monkeypatch.setattr(glue, "open_store", lambda uri: store)

@@ -14,6 +14,7 @@ def load_client() -> Any:
     Raises:
         DeploymentError: No configuration is there, or it cannot be read.
     """
+    import urllib3
     from kubernetes import client, config
 
     configuration = client.Configuration()
@@ -27,5 +28,7 @@ def load_client() -> Any:
             f"no cluster can be reached: {' '.join(str(error).split())[:300] or type(error).__name__}; "
             f"set {_KUBECONFIG}, or run in a pod with a service account"
         ) from error
+    if not configuration.verify_ssl:  # as the kubeconfig asks; kubectl does not warn either
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     configuration.retries = False  # Connection tries again itself, and knows what is safe
     return client.ApiClient(configuration)

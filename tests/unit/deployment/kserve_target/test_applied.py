@@ -42,7 +42,7 @@ def test_defaults_of_the_webhook_are_no_edit():
 
 
 def test_quantities_may_be_written_otherwise():
-    large = ClusterSection.model_validate({"store": "s3://b/p", "serving": {"cpu": "1000m", "memory": "1024Mi"}})
+    large = ClusterSection.model_validate({"store": "s3://bucket/p", "serving": {"cpu": "1000m", "memory": "1024Mi"}})
     found = copy.deepcopy(document(cluster=large))
     set_defaults(None, found)
 

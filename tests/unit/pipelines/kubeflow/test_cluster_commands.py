@@ -82,6 +82,7 @@ def test_run_that_fails_ends_with_1_and_the_tasks_error(server, command):
     assert (told["state"], told["cause"], told["uploaded"]) == ("failed", "check-drift: no window", True)
     assert err.splitlines()[-1].startswith(f"error: {told['name']} failed: check-drift: no window; http://")
     assert "✗ check-drift" in err
+    assert "" not in err.splitlines(), "no terminal, so nothing that moves and leaves empty lines"
 
 
 def test_run_that_was_terminated_ends_with_1(server, command):
