@@ -35,6 +35,7 @@ def command(
         {"name": name, "version": number, "path": str(out.resolve())},
         as_json=as_json,
         render=lambda console: console.print(
-            f"[green]exported[/green]  {name} version {number} to {out}; upload it; storageUri is its address and a '/'"
+            f"[green]exported[/green]  {name} version {number} to {out}; upload it; storageUri is its address and a '/'",
+            soft_wrap=True,
         ),
     )

@@ -73,7 +73,7 @@ def write_triton_repository(package: Path, out: Path, *, features_supplied: bool
         raise PackageError(f"package {package}: name {manifest.name!r} cannot be a folder's; package again under another name")
     if max_rows < 1:
         raise PackageError(f"max_rows {max_rows} must be at least 1")
-    _check_features(package, manifest, supplied=features_supplied)
+    _check_features(manifest, supplied=features_supplied)
     _check_types(package, manifest)
     _refuse_to_overwrite(out, manifest.name)
     try:
@@ -160,11 +160,11 @@ def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _check_features(package: Path, manifest: Manifest, *, supplied: bool) -> None:
+def _check_features(manifest: Manifest, *, supplied: bool) -> None:
     looked_up = [spec.name for spec in manifest.signature.inputs if spec.source == "feature"]
     if looked_up and not supplied:
         raise PackageError(
-            f"package {package}: needs looked-up features ({', '.join(looked_up)}), and Triton looks up none; serve it with "
+            f"model {manifest.name}: needs looked-up features ({', '.join(looked_up)}), and Triton looks up none; serve it with "
             "tidegate serve, or put a transformer in front that supplies them and say --features-supplied"
         )
 

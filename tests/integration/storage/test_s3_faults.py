@@ -105,7 +105,8 @@ def test_missing_credentials_are_one_line(s3_settings: str, monkeypatch: pytest.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", "/nonexistent")
 
-    with pytest.raises(StorageError, match=r"cannot write 'key': Unable to locate credentials; set AWS_ACCESS_KEY_ID and .*AWS_PROFILE$"):
+    told = r"cannot write 'key': Unable to locate credentials; set AWS_ACCESS_KEY_ID and .*AWS_PROFILE$"
+    with pytest.raises(StorageError, match=told):
         open_store("s3://bucket/team").put("key", b"data")
 
 
