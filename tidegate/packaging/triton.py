@@ -164,8 +164,8 @@ def _check_features(manifest: Manifest, *, supplied: bool) -> None:
     looked_up = [spec.name for spec in manifest.signature.inputs if spec.source == "feature"]
     if looked_up and not supplied:
         raise PackageError(
-            f"model {manifest.name}: needs looked-up features ({', '.join(looked_up)}), and Triton looks up none; serve it with "
-            "tidegate serve, or put a transformer in front that supplies them and say --features-supplied"
+            f"model {manifest.name}: needs looked-up features ({', '.join(looked_up)}), and Triton looks up none; serve it "
+            "with tidegate serve, or put a transformer in front that supplies them and say --features-supplied"
         )
 
 

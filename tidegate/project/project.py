@@ -203,11 +203,17 @@ def _explain_one(detail: Any) -> str:
         return f"{field}: {_shown(detail['input'])}: expected fields ({_allowed_fields(location)})"
     if kind == "value_error":
         refused = message.removeprefix("Value error, ")
-        a_section = isinstance(detail["input"], dict)  # whose validators name the values that do not fit together
-        return f"{field}: {refused}" if a_section else f"{field}: {_shown(detail['input'])}: {refused}"
+        a_value = not _holds_sections(detail["input"])  # a section's validators name the values that do not fit together
+        return f"{field}: {_shown(detail['input'])}: {refused}" if a_value else f"{field}: {refused}"
+    if kind == "string_type" and isinstance(detail["input"], int | float):
+        return f"{field}: {_shown(detail['input'])}: {message[0].lower()}{message[1:]}; put it in quotes"
     if kind == "string_pattern_mismatch":
         return f"{field}: {_shown(detail['input'])}: {IN_WORDS[detail['ctx']['pattern']]}"
     return f"{field}: {_shown(detail['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _holds_sections(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value))
 
 
 def _shown(value: Any) -> str:
@@ -216,13 +222,15 @@ def _shown(value: Any) -> str:
 
 
 def _section_in(annotation: Any) -> Any:
-    """Return the section of an annotation such as `ClusterSection | None`."""
+    """Return the section of an annotation such as `ClusterSection | None` or `tuple[Toleration, ...]`."""
     return next((part for part in get_args(annotation) if hasattr(part, "model_fields")), annotation)
 
 
 def _allowed_fields(location: tuple[int | str, ...]) -> str:
     section: Any = Project
     for part in location:
+        if isinstance(part, int):  # of a list, whose section is known already
+            continue
         field = getattr(section, "model_fields", {}).get(part)
         section = _section_in(field.annotation) if field is not None else None
     fields = getattr(section, "model_fields", None)

@@ -117,9 +117,15 @@ def test_accepted(tmp_path: Path, document: dict[str, Any], fields: dict[str, ob
         pytest.param({"cluster.prometheus.url": "http://:9090"}, "is not an HTTP address", id="no-host"),
         pytest.param(
             {"cluster.secrets": [{"variable": "A", "secret": "s", "key": key} for key in "kl"]},
-            "'A' is given twice; name each once",
+            "yaml: cluster.secrets: 'A' is given twice; name each once",
             id="variable-twice",
         ),
+        pytest.param(
+            {"cluster.secrets": [{"variable": "A", "secret": "s", "key": "k", "value": "v"}]},
+            "cluster.secrets.0.value: no such field (allowed: variable, secret, key)",
+            id="unknown-in-a-list",
+        ),
+        pytest.param({"cluster.serving.cpu": 2}, "cpu: 2: input should be a valid string; put it in quotes", id="number"),
         pytest.param({"cluster.mode": "RawDeployment"}, "cluster.mode: 'RawDeployment': input should be", id="mode"),
         pytest.param({"cluster.namespace": "Flights"}, "cluster.namespace: 'Flights': use lower-case", id="namespace"),
         pytest.param({"cluster.online_store": "sqlite:///x"}, "is not an address of a Redis", id="online-store"),
