@@ -18,7 +18,8 @@ import yaml
 
 from pipelines.kubeflow.api_errors import ApiRefusal
 from pipelines.kubeflow.client import API, KubeflowPipelines, where
-from tidegate.errors import PipelineError
+from tidegate.clock import open_clock
+from tidegate.errors import PipelineError, TidegateError
 from tidegate.project import Project, load_project
 
 _DIGEST_CHARACTERS = 12
@@ -47,7 +48,7 @@ class CompiledPipeline:
         """Return parameters in the types that the pipeline declares.
 
         Raises:
-            PipelineError: There is no such parameter, one is missing, or a value is not of its type.
+            PipelineError: There is no such parameter, one is missing, a value is not of its type, or is no event time.
         """
         declared = self._ir["root"].get("inputDefinitions", {}).get("parameters", {})
         for name in given:
@@ -58,6 +59,8 @@ class CompiledPipeline:
         for name, definition in declared.items():
             if name not in given and not definition.get("isOptional") and "defaultValue" not in definition:
                 raise PipelineError(f"pipeline {self.pipeline} needs the parameter {name}; give it by --param {name}=VALUE")
+        if "clock" in given:
+            _check_clock(given["clock"])
         return {name: _typed(name, text, declared[name]["parameterType"]) for name, text in given.items()}
 
     @property
@@ -235,6 +238,15 @@ def _is_multi_user(api: KubeflowPipelines) -> bool:
 def run_page(ui: str, run_id: str) -> str:
     """Return the address of a run's page in the UI at `ui`."""
     return f"{ui.rstrip('/')}/#/runs/details/{run_id}"
+
+
+def _check_clock(text: str) -> None:
+    if text.startswith("replay:"):
+        raise PipelineError(f"--param clock={text!r}: is a file of one machine; on a cluster use 'wall' or 'at:MOMENT'")
+    try:
+        open_clock(text)
+    except TidegateError as error:
+        raise PipelineError(f"--param {error}") from error
 
 
 def _typed(name: str, text: str, kind: str) -> Any:

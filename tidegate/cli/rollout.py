@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tidegate.cli.options import Where
 from tidegate.cli.output import Json, show, stderr
+from tidegate.clock import open_clock
 from tidegate.deployment.opening import open_target
 from tidegate.deployment.target import Target
 from tidegate.errors import RolloutError
@@ -47,6 +48,7 @@ def start(
     from tidegate.release.delivery import serving_environment  # imports pandas
 
     project = load_project(file, target=where)
+    event_time = open_clock(clock)
     store, registry, target = _open(project)
     started = start_rollout(
         project=project,
@@ -56,6 +58,7 @@ def start(
         version=registry.resolve(project.name, version),
         env=serving_environment(project, clock=clock),
         reason=reason,
+        clock=event_time,
     )
     if not as_json:
         stderr.print(f"rollout {started.rollout_id}: {project.name} version {started.version}{_needs(project)}")

@@ -140,3 +140,12 @@ def _modules_after(script: str) -> set[str]:
         check=True,
     )
     return set(ended.stderr.split("\n")[-1].split())
+
+
+def test_an_event_time_that_is_none_starts_no_rollout(command: Run, tmp_path: Path, project_text: str) -> None:
+    (tmp_path / "tidegate.yaml").write_text(project_text)
+
+    status, _, err = command("rollout", "start", "1", "--project", str(tmp_path / "tidegate.yaml"), "--clock", "yesterday")
+
+    assert (status, err) == (1, "error: clock: 'yesterday' is not a clock; use 'wall', 'at:MOMENT' or 'replay:PATH'\n")
+    assert not (tmp_path / ".tidegate").exists()

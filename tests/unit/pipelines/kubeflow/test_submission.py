@@ -134,6 +134,9 @@ def test_single_user_kubeflow_pipelines_is_not_told_a_namespace(connect, compile
         pytest.param(GIVEN | {"limit": "true"}, "--param limit='true': expected number_integer", id="bool-is-no-integer"),
         pytest.param(GIVEN | {"strict": "yes"}, "--param strict='yes': expected boolean", id="no-boolean"),
         pytest.param(GIVEN | {"names": '{"a":1}'}, "expected list as JSON", id="no-list"),
+        pytest.param(GIVEN | {"clock": "today"}, "--param clock: 'today' is not a clock; use 'wall'", id="no-clock"),
+        pytest.param(GIVEN | {"clock": "at:noon"}, "--param clock: 'noon' is not a moment", id="no-moment"),
+        pytest.param(GIVEN | {"clock": "replay:/c"}, "is a file of one machine; on a cluster use", id="replay"),
     ],
 )
 def test_wrong_parameter_is_refused_before_anything_is_uploaded(connect, compiled, given, message):
@@ -146,9 +149,9 @@ def test_wrong_parameter_is_refused_before_anything_is_uploaded(connect, compile
 
 
 def test_parameters_get_the_types_that_the_pipeline_declares(compiled):
-    given = GIVEN | {"limit": "7", "strict": "false", "names": '["a"]', "clock": "7"}
+    given = GIVEN | {"limit": "7", "strict": "false", "names": '["a"]', "start": "7"}
 
-    assert compiled().parameters(given) == GIVEN | {"limit": 7, "strict": False, "names": ["a"], "clock": "7"}
+    assert compiled().parameters(given) == GIVEN | {"limit": 7, "strict": False, "names": ["a"], "start": "7"}
 
 
 def test_project_file_is_named_to_the_image_from_the_root_of_the_repository(flights):
