@@ -9,6 +9,7 @@ import yaml
 from tidegate.cli.options import Version, Where
 from tidegate.cli.output import Json, show
 from tidegate.cli.service_table import described, service_table
+from tidegate.clock import open_clock
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.deployment.opening import open_target
 from tidegate.project import Project, load_project
@@ -46,7 +47,9 @@ def render(
 
     project = load_project(file, target="kserve")
     cluster = project.on_cluster
-    service = Service(project.name, cluster.namespace, _revision(project, version, serving_environment(project, clock=clock)))
+    open_clock(clock)  # refuses what is none
+    env = serving_environment(project, clock=clock)
+    service = Service(project.name, cluster.namespace, _revision(project, version, env))
     in_place = project.rollout.strategy == "replace"
     if cluster.mode == "Knative":
         document = knative_document(service, cluster, latest=service.stable, percent=None)

@@ -149,3 +149,13 @@ def test_an_event_time_that_is_none_starts_no_rollout(command: Run, tmp_path: Pa
 
     assert (status, err) == (1, "error: clock: 'yesterday' is not a clock; use 'wall', 'at:MOMENT' or 'replay:PATH'\n")
     assert not (tmp_path / ".tidegate").exists()
+
+
+def test_an_event_time_that_is_none_is_not_rendered(command: Run, tmp_path: Path, project_text: str) -> None:
+    cluster = "cluster:\n  store: s3://models/flights\n"
+    (tmp_path / "tidegate.yaml").write_text(f"{project_text}\n{cluster}")
+
+    status, out, err = command("service", "render", "1", "--project", str(tmp_path / "tidegate.yaml"), "--clock", "at:noon")
+
+    assert (status, out) == (1, "")
+    assert err.startswith("error: clock: 'noon' is not a moment; use ISO 8601")
