@@ -20,8 +20,15 @@ class _Peer(Model):  # type: ignore[misc]
         feeds = {tensor.name: tensor.as_numpy().reshape(-1, 1) for tensor in payload.inputs}
         (probability,) = self._session.run(["probability"], feeds)
         output = InferOutput("probability", list(probability.shape), "FP32")
-        output.set_data_from_numpy(probability, binary_data=False)
-        return InferResponse(payload.id, self.name, [output])
+        binary = _is_asked_in_binary(payload)
+        output.set_data_from_numpy(probability, binary_data=binary)
+        # KServe refuses to answer without an id.
+        return InferResponse(payload.id or "none", self.name, [output], use_binary_outputs=binary)
+
+
+def _is_asked_in_binary(payload: InferRequest) -> bool:
+    outputs = payload.request_outputs or []
+    return any((output.parameters or {}).get("binary_data") for output in outputs)
 
 
 if __name__ == "__main__":
