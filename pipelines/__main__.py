@@ -16,21 +16,25 @@ from tidegate.project import load_project
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cluster_commands.app)
 app.add_typer(schedule_commands.app)
+_EXAMPLE = Path("examples/flights/tidegate.yaml")
 ProjectFile = Annotated[Path, typer.Option("--project", help="The project file.")]
 
 
 @app.command("compile")
 def compile_pipelines(
     image: Annotated[str | None, typer.Option(help="Image of every task, NAME@sha256:…; a placeholder if not given.")] = None,
-    project: ProjectFile = Path("examples/flights/tidegate.yaml"),
-    out: Annotated[Path, typer.Option(help="Folder for the compiled YAML.")] = Path("pipelines/compiled"),
+    project: ProjectFile = _EXAMPLE,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the YAML; WORKSPACE/compiled, and for the example pipelines/compiled.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compile every pipeline to Kubeflow's IR, for `project` and `image`."""
     from pipelines.compilation import compile_all
 
     chosen = {} if image is None else {"image": image}
-    written = compile_all(project_file=project, out=out, **chosen)
+    folder = out or (Path("pipelines/compiled") if project == _EXAMPLE else load_project(project).paths.workspace / "compiled")
+    written = compile_all(project_file=project, out=folder, **chosen)
     show([str(path) for path in written], as_json=as_json, render=lambda console: console.print(*written, sep="\n"))
 
 
@@ -38,7 +42,7 @@ def compile_pipelines(
 def run(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(NAMES)}.")],
     local: Annotated[bool, typer.Option("--local", help="On this machine, through kfp.local.")] = False,
-    project: ProjectFile = Path("examples/flights/tidegate.yaml"),
+    project: ProjectFile = _EXAMPLE,
     param: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, a pipeline parameter; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:

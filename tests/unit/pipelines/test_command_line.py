@@ -103,3 +103,12 @@ def test_outcome_of_a_run_is_told(invoke, project_file, tmp_path, monkeypatch, s
     else:
         assert (status, stdout) == (1, "")
         assert f"error: pipeline batch failed: train: no; the log is {tmp_path}/run.log" in stderr
+
+
+def test_what_is_compiled_for_another_project_lies_in_its_workspace(invoke, project_file, tmp_path):
+    status, stdout, _ = invoke("compile", "--project", project_file, "--json")
+
+    folder = tmp_path / ".tidegate/compiled"
+    assert status == 0
+    assert json.loads(stdout) == [str(folder / f"{name}.yaml") for name in ("release", "drift", "batch")]
+    assert all((folder / f"{name}.yaml").is_file() for name in ("release", "drift", "batch"))
