@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.ports import free_port
+
 # One request at a time, so that moto's check and write of a conditional put cannot interleave with another's.
 _SERVER = """
 import logging, sys
@@ -28,13 +30,6 @@ def running_s3() -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:

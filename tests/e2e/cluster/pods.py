@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.kubernetes_api.api_server import Document, Store
 from tests.kubernetes_api.workloads import Pods
-from tests.s3_server import free_port
+from tests.ports import free_port
 from tidegate.storage import open_store
 
 _REVISION = "tidegate.dev/revision"

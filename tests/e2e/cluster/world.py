@@ -31,7 +31,8 @@ from tests.e2e.parcels import TICK, TRAINED_UNTIL, WEEK, payload, post, write_da
 from tests.kubernetes_api.cluster import Cluster
 from tests.kubernetes_api.knative_mode import SERVICES, KnativeMode
 from tests.kubernetes_api.standard_mode import StandardMode
-from tests.s3_server import free_port, running_s3
+from tests.ports import free_port
+from tests.s3_server import running_s3
 from tidegate.clock import ReplayClock
 from tidegate.deployment.kserve.target import KServeTarget
 from tidegate.features.address import project_online_store

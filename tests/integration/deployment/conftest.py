@@ -1,4 +1,6 @@
 import http.client
+import json
+import random
 import subprocess
 import sys
 import threading
@@ -27,6 +29,11 @@ class Local:
         self.process: subprocess.Popen[str] | None = None
 
     def up(self) -> "Local":
+        ports = self.target.state.root / "ports.json"
+        if not ports.exists():
+            # Above what other tests' supervisors choose, so that none takes the port while this one's Envoy is down.
+            ports.parent.mkdir(parents=True, exist_ok=True)
+            ports.write_text(json.dumps({"listener/flights": random.SystemRandom().randrange(19_000, 20_000)}))
         self.process = self.supervise()
         self.eventually(self.target.running, timeout=20)
         return self

@@ -6,7 +6,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.ports import free_port
 
 CRDS = Path(__file__).parents[4] / "shared/specs/crds"
 _DEFINITIONS = ("serving.kserve.io_inferenceservices.yaml", "gateway.networking.k8s.io_httproutes.yaml")
@@ -36,7 +37,7 @@ def find() -> tuple[str, str]:
 def running(folder: Path) -> Iterator[Callable[[], Any]]:
     """Yield a maker of clients for a real API server with KServe's and Gateway API's definitions."""
     server, etcd = find()
-    client_port, peer_port, port = (_free_port() for _ in range(3))
+    client_port, peer_port, port = (free_port() for _ in range(3))
     address, peers = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
     subprocess.run(["openssl", "genrsa", "-out", folder / "key.pem", "2048"], check=True, capture_output=True)
     (folder / "tokens.csv").write_text(f"{_TOKEN},admin,1,system:masters\n")
@@ -129,9 +130,3 @@ def _drop_empty_defaults(schema: Any) -> None:
     elif isinstance(schema, list):
         for inner in schema:
             _drop_empty_defaults(inner)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

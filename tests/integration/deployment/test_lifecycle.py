@@ -1,6 +1,5 @@
 """The supervisor's life: restarts, crashes, corrupt state, and that nothing outlives it."""
 
-import json
 import os
 import re
 import signal
@@ -44,11 +43,6 @@ def test_sigkill_of_the_supervisor_ends_everything(local):
 
 
 def test_a_restarted_supervisor_brings_all_up_again_at_the_same_address(local):
-    # A port of its own: another test's supervisor must not take it while this one is down.
-    (local.target.state.root / "ports.json").write_text(json.dumps({"listener/flights": 19_000 + os.getpid() % 1_000}))
-    local.process.kill()
-    local.process.wait()
-    local.up()
     service = Service("flights", "default", local.revision("v1")).with_canary(local.revision("v2"), 100)
     local.target.apply(service)
     url = local.target.wait("flights", timeout=TIMEOUT).url

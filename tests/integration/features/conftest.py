@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.flights.collect import collect
+from tests.ports import free_port
 from tidegate.features.repository import FeatureRepository
 
 FEATURE_REPO = Path(__file__).parents[3] / "feature_repo"
@@ -89,10 +90,3 @@ def start_redis(
 def redis(start_redis: StartRedis) -> RedisServer:
     """One Redis for the tests of a file."""
     return start_redis()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

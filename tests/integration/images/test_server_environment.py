@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.launcher import REPOSITORY
+from tests.ports import free_port
 from tidegate.features.online_file import open_writer
 
 pytestmark = pytest.mark.timeout(300)
@@ -142,9 +142,3 @@ def answers(port: int) -> bool:
         return call(port, "GET", "/v2/health/ready")[0] == 200
     except OSError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

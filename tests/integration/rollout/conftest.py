@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.ports import free_port
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.project.cluster import Prometheus
 from tidegate.rollout.prometheus import PrometheusMetricsSource
@@ -24,12 +24,6 @@ from tidegate.serving.metrics import LATENCY, LATENCY_BOUNDS
 
 SERVICE, NAMESPACE = "flights", "models"
 SCRAPE_SECONDS = 0.5
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:

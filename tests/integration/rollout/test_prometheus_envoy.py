@@ -5,7 +5,6 @@ import http.server
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
+from tests.ports import free_port
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.deployment.local.envoy import envoy_binary
 from tidegate.deployment.target import RevisionStatus, ServiceStatus
@@ -42,12 +42,6 @@ BODY = json.dumps(
         ]
     }
 ).encode()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def address(port):
