@@ -57,6 +57,9 @@ lock: $(VENV)/.bootstrap ## Resolve the requirements anew, with hashes
 	for name in steps steps-gpu server server-gpu test; do \
 	    $(LOCK) requirements/$$name.in --constraints requirements/core.txt --output-file requirements/$$name.txt || exit 1; \
 	done
+	$(LOCK) requirements/frameworks.in --constraints requirements/core.txt --constraints requirements/test.txt \
+	    --overrides requirements/without-torch.in --output-file requirements/frameworks.txt
+	$(LOCK) requirements/torch.in --output-file requirements/torch-cuda.txt
 
 clean: ## Remove everything that was built or run here
 	rm -rf $(VENV) .tidegate build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -74,7 +77,10 @@ $(VENV)/.core: $(VENV)/.bootstrap requirements/core.txt requirements/build.txt p
 	@$(UV) --no-deps --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.core requirements/test.txt
-	@echo "installing the locked test requirements"
+$(VENV)/.test: $(VENV)/.core requirements/test.txt requirements/frameworks.txt requirements/torch.txt
+	@echo "installing the locked test requirements, and the frameworks whose models are packaged (about 2 GB)"
 	@$(UV) --require-hashes --requirement requirements/test.txt
+	@$(UV) --require-hashes --no-deps --requirement requirements/frameworks.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/torch.txt
+	@$(BIN)/python -c 'import torch' 2> /dev/null || $(UV) --require-hashes --requirement requirements/torch-cuda.txt
 	@touch $@
