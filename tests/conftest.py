@@ -109,7 +109,8 @@ def tiny_package(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Tab
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     from tidegate.packaging.inputs import training_arrays
-    from tidegate.packaging.source import Examples, PackageSettings, package_model
+    from tidegate.packaging.packager import Examples, PackageSettings, package_model
+    from tidegate.packaging.sources.opening import wrap_model
 
     training = tiny_examples.filter(pc.equal(tiny_examples["split"], "train"))
     holdout = tiny_examples.filter(pc.equal(tiny_examples["split"], "holdout"))
@@ -126,7 +127,7 @@ def tiny_package(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Tab
     model.fit(pd.DataFrame(training_arrays(training, texts + numbers)), training["label"].to_numpy())
     out = tmp_path_factory.mktemp("tiny") / "package"
     package_model(
-        model,
+        wrap_model(model, "regression"),
         candidate="regression",
         examples=Examples(training=training, reference=holdout, label_column="label"),
         settings=PackageSettings(
@@ -144,6 +145,7 @@ def make_package(tmp_path: Path) -> Callable[..., Path]:
     def make(content: str = "first", *, name: str = "flights-late") -> Path:
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
+            task="binary-classification",
             name=name,
             signature=Signature(
                 inputs=(TensorSpec(name="distance", datatype="FP32", shape=(-1, 1)),),

@@ -42,7 +42,7 @@ from tidegate.optimization.variants import VARIANT_NAMES
 from tidegate.packaging.golden import read_golden
 from tidegate.packaging.inference import PackageModel
 from tidegate.packaging.inputs import training_arrays
-from tidegate.packaging.source import Examples, PackageSettings, package_model
+from tidegate.packaging.packager import Examples, PackageSettings, package_model
 
 BATCHES = (1, 64, 1024)
 TEXTS = {"carrier": 16, "origin": 3, "dest": 100, "engine": 6}

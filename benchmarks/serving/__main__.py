@@ -34,7 +34,8 @@ from rich.table import Table
 
 from tidegate.packaging.manifest import MODEL_NAME
 from tidegate.packaging.package import read_manifest
-from tidegate.packaging.source import Examples, PackageSettings, package_model
+from tidegate.packaging.packager import Examples, PackageSettings, package_model
+from tidegate.packaging.sources.opening import wrap_model
 from tidegate.serving.engine import Engine
 
 HERE = Path(__file__).parent
@@ -55,7 +56,7 @@ def build_package(out: Path) -> None:
     frame = pd.DataFrame(values, columns=list(INPUTS))
     model = HistGradientBoostingClassifier(max_iter=100, random_state=0).fit(frame, label)
     package_model(
-        model,
+        wrap_model(model, "trees"),
         candidate="trees",
         examples=Examples(training=table.slice(0, 15_000), reference=table.slice(15_000), label_column="label"),
         settings=PackageSettings(name="bench", request_inputs=INPUTS),

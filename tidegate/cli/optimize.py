@@ -84,12 +84,12 @@ def _check_data(holdout: pa.Table, baseline: Path, label_column: str | None) -> 
 
 
 def _build_variants(baseline: Path, folder: Path, *, quiet: bool) -> list[Path]:
-    from tidegate.optimization.variants import VARIANT_NAMES
+    from tidegate.optimization.variants import variant_names
     from tidegate.packaging.package import read_manifest
 
     candidate = read_manifest(baseline).variant.candidate
     built = []
-    for variant in track(VARIANT_NAMES, "Building variants", console=stderr, disable=quiet):
+    for variant in track(variant_names(), "Building variants", console=stderr, disable=quiet):
         _build_in_own_process(baseline, f"{candidate}/{variant}", folder / variant)
         built.append(folder / variant)
     return built
@@ -141,10 +141,10 @@ def _cells(row: SelectionRow, *, selected: bool) -> list[str]:
     return [
         row.name,
         f"[{colour}]{'selected' if selected else row.status}[/{colour}]",
-        "" if row.max_absolute is None else f"{row.max_absolute:.1e}",
-        "" if row.auc is None else f"{row.auc:.4f}",
+        "" if not row.parity or row.parity[0].max_absolute is None else f"{row.parity[0].max_absolute:.1e}",
+        "" if row.accuracy is None else f"{row.accuracy.value:.4f}",
         "" if speed is None else f"{speed.p50_us:.1f}",
         "" if speed is None else f"{speed.p99_us:.1f}",
         "" if speed is None else f"{speed.ratio:.2f}",
-        "" if row.size is None else f"{row.size / 1024:.0f}",
+        "" if row.footprint is None else f"{row.footprint.size_bytes / 1024:.0f}",
     ]

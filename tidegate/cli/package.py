@@ -45,15 +45,16 @@ def _package(
     model: Path, sample: pa.Table, out: Path, name: str, classes: tuple[str, str], label_column: str | None
 ) -> Manifest:
     from tidegate.packaging.package import copy_package
-    from tidegate.packaging.source import Examples, PackageSettings, load_source_model, package_model
+    from tidegate.packaging.packager import Examples, PackageSettings, package_model
+    from tidegate.packaging.sources.opening import open_source
 
-    fitted = load_source_model(model)
+    source = open_source(model)
     columns = [column for column in sample.column_names if column != label_column]
-    inputs = tuple(str(column) for column in getattr(fitted, "feature_names_in_", columns))
+    inputs = source.columns or tuple(columns)
     with tempfile.TemporaryDirectory(prefix="tidegate-package-") as folder:
         draft = Path(folder) / "package"
         manifest = package_model(
-            fitted,
+            source,
             candidate="model",
             examples=Examples(training=sample, reference=sample, label_column=label_column),
             settings=PackageSettings(name=name, classes=classes, request_inputs=inputs),

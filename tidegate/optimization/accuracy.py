@@ -1,27 +1,14 @@
 """The accuracy gate: a variant's ROC AUC on the labelled holdout, and its loss against its candidate's baseline."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import DataError
 from tidegate.optimization.delong import roc_areas
+from tidegate.optimization.records import Accuracy
 from tidegate.packaging.manifest import Verdict
 from tidegate.project import AccuracyGate
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """A variant's AUC with its two-sided interval, and its loss against the baseline with the one-sided upper bound."""
-
-    auc: float
-    low: float
-    high: float
-    loss: float
-    loss_bound: float
-    rows: int
 
 
 def labelled_rows(table: pa.Table, label_column: str) -> pa.Table:
@@ -43,7 +30,8 @@ def measure_accuracy(labels: np.ndarray, baseline: np.ndarray, variant: np.ndarr
     areas = roc_areas(labels, np.stack([baseline, variant]))
     low, high = areas.interval(1, confidence)
     return Accuracy(
-        auc=float(areas.values[1]),
+        metric="roc_auc",
+        value=float(areas.values[1]),
         low=low,
         high=high,
         loss=areas.loss(0, 1),
@@ -60,9 +48,9 @@ def judge_accuracy(name: str, accuracy: Accuracy, gate: AccuracyGate) -> tuple[V
             gate="accuracy",
             subject=name,
             measure="roc_auc",
-            value=accuracy.auc,
-            bound=gate.minimum,
-            passed=accuracy.auc >= gate.minimum,
+            value=accuracy.value,
+            bound=(gate.bound or 0.0),
+            passed=accuracy.value >= (gate.bound or 0.0),
             note=f"{note}, {gate.confidence:.0%} interval {accuracy.low:.4f} to {accuracy.high:.4f}",
         ),
         Verdict(
@@ -84,7 +72,7 @@ def not_judged(name: str, gate: AccuracyGate) -> Verdict:
         subject=name,
         measure="roc_auc",
         value=None,
-        bound=gate.minimum,
+        bound=(gate.bound or 0.0),
         passed=True,
         note="not judged: no label column was given",
     )

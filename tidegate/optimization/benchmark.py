@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tidegate.packaging.inference import PackageModel
 from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import PROBABILITY, BenchmarkRow, Verdict
+from tidegate.packaging.manifest import BenchmarkRow, Verdict
 from tidegate.packaging.sample import sample_rows
 from tidegate.project import BenchmarkGate
 
@@ -128,19 +128,18 @@ def _feeds(model: PackageModel, rows: pa.Table, batch: int, seed: int) -> Feeds:
     indices = np.arange(wanted) % drawn.num_rows
     arrays = input_arrays(drawn, model.manifest.signature.inputs)
     return [
-        {name: np.ascontiguousarray(array[part].reshape(-1, 1)) for name, array in arrays.items()}
+        {name: np.ascontiguousarray(array[part]) for name, array in arrays.items()}
         for part in indices.reshape(_BATCHES_IN_TURN, batch)
     ]
 
 
 def _time_calls(model: PackageModel, feeds: Feeds, into: np.ndarray) -> None:
-    run: Callable[..., object] = model.session.run
-    outputs = [PROBABILITY]
+    run: Callable[..., object] = model.graph.run
     clock = time.perf_counter
     for call in range(len(into)):
         feed = feeds[call % len(feeds)]
         start = clock()
-        run(outputs, feed)
+        run(feed)
         into[call] = clock() - start
 
 

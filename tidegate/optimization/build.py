@@ -17,10 +17,10 @@ from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOut
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, VariantBuilder
 from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.inference import open_session
-from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, PROBABILITY, REFERENCE_NAME, Manifest, Variant
+from tidegate.packaging.inputs import input_arrays, tensor_column
+from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME, Manifest, Variant
 from tidegate.packaging.package import verify_package, write_package
+from tidegate.packaging.session import GraphSession
 
 
 def build_variant_of(package: Path, name: str, out: Path) -> BuildOutcome:
@@ -41,11 +41,11 @@ def build_variant_of(package: Path, name: str, out: Path) -> BuildOutcome:
     if reason is not None:
         return _write_outcome(out, BuildOutcome(name=name, status="not-applicable", reason=reason))
     try:
-        _write_variant(builder, manifest, package, out / PACKAGE_FOLDER)
+        note = _write_variant(builder, manifest, package, out / PACKAGE_FOLDER)
     except Exception as error:  # the converters raise whatever their parts raise: the variant is lost, not the search
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
         return _write_outcome(out, BuildOutcome(name=name, status="failed", reason=reason))
-    return _write_outcome(out, BuildOutcome(name=name, status="built", seconds=time.perf_counter() - started))
+    return _write_outcome(out, BuildOutcome(name=name, status="built", note=note, seconds=time.perf_counter() - started))
 
 
 def read_outcome(out: Path) -> BuildOutcome:
@@ -53,34 +53,30 @@ def read_outcome(out: Path) -> BuildOutcome:
     return msgspec.json.decode((out / OUTCOME_NAME).read_bytes(), type=BuildOutcome)
 
 
-def _write_variant(builder: VariantBuilder, baseline: Manifest, package: Path, to: Path) -> None:
+def _write_variant(builder: VariantBuilder, baseline: Manifest, package: Path, to: Path) -> str:
     built = builder.build(package, baseline.runtime)
     manifest = msgspec.structs.replace(
         baseline,
         variant=Variant(
             name=builder.name,
             candidate=baseline.variant.candidate,
-            reduced_precision=builder.reduced_precision,
+            precision=builder.precision,
             parameters=builder.parameters,
         ),
         runtime=built.runtime,
     )
     golden, reference = _own_answers(built, baseline, package)
-    write_package(to, manifest, model=built.graph, golden=golden, reference=reference)
+    write_package(to, manifest, model=built.graph, golden=golden, reference=reference, files=built.files)
+    return built.note
 
 
 def _own_answers(built: BuiltGraph, baseline: Manifest, package: Path) -> tuple[Golden, pa.Table]:
-    session = open_session(built.graph, built.runtime)
+    graph = GraphSession.of_graph(built.graph, built.runtime, baseline)
     golden = read_golden(package / GOLDEN_NAME)
     reference = pq.read_table(package / REFERENCE_NAME)
-    arrays = input_arrays(reference, baseline.signature.inputs)
-    feeds = {name: array.reshape(-1, 1) for name, array in arrays.items()}
-    position = reference.column_names.index(PROBABILITY)
-    answers = pa.array(session.run([PROBABILITY], feeds)[0])
-    return (
-        Golden(golden.inputs, {PROBABILITY: session.run([PROBABILITY], golden.inputs)[0]}),
-        reference.set_column(position, PROBABILITY, answers),
-    )
+    for name, array in graph.run(input_arrays(reference, baseline.signature.inputs)).items():
+        reference = reference.set_column(reference.column_names.index(name), name, tensor_column(array))
+    return Golden(golden.inputs, graph.run(golden.inputs)), reference
 
 
 def _write_outcome(out: Path, outcome: BuildOutcome) -> BuildOutcome:

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tidegate.optimization.benchmark import Timings
+from tidegate.optimization.records import Objective
 from tidegate.optimization.variants import simplicity
 
 # A smaller advantage is a tie even if it is no noise: it is not worth the more involved variant.
 MATERIAL_ADVANTAGE = 0.02
-
-Objective = Literal["latency", "throughput", "size"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,12 @@ def measure_parity(model: PackageModel, golden: Golden) -> Parity:
     A NaN where the golden sample has a number counts as an infinite difference.
     """
     expected = golden.outputs[PROBABILITY].astype(np.float64)
-    together = model.predict_arrays(golden.inputs)
+    together = model.outputs_of(golden.inputs)[PROBABILITY]
     alone = [_row_alone(model, golden, row) for row in _rows_alone(golden)]
     found = np.concatenate([together, *alone]).astype(np.float64)
     expected = np.concatenate([expected, expected[_rows_alone(golden)]])
     difference = np.where(np.isnan(found) & np.isnan(expected), 0.0, np.abs(found - expected))
-    threshold = model.manifest.threshold
+    threshold = model.manifest.threshold or 0.5
     flips = (found >= threshold) != (expected >= threshold)
     return Parity(
         max_absolute=float(np.nan_to_num(difference, nan=np.inf).max()), flip_rate=float(flips.mean()), rows=golden.rows
@@ -41,8 +41,8 @@ def measure_parity(model: PackageModel, golden: Golden) -> Parity:
 
 def judge_parity(name: str, parity: Parity, gate: ParityGate, *, reduced_precision: bool) -> tuple[Verdict, ...]:
     """Hold a parity to the gate's bounds, those for reduced precision if the variant reduces it."""
-    absolute = gate.max_absolute_reduced if reduced_precision else gate.max_absolute
-    flips = gate.max_flip_rate_reduced if reduced_precision else gate.max_flip_rate
+    tolerance = gate.int8 if reduced_precision else gate.full
+    absolute, flips = tolerance.max_absolute, tolerance.max_flip_rate
     note = f"{parity.rows} golden rows, {'reduced' if reduced_precision else 'full'} precision"
     finite = parity.max_absolute if np.isfinite(parity.max_absolute) else None
     return (
@@ -73,4 +73,4 @@ def _rows_alone(golden: Golden) -> list[int]:
 
 
 def _row_alone(model: PackageModel, golden: Golden, row: int) -> np.ndarray:
-    return model.predict_arrays({name: array[row : row + 1] for name, array in golden.inputs.items()})
+    return model.outputs_of({name: array[row : row + 1] for name, array in golden.inputs.items()})[PROBABILITY]

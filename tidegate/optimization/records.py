@@ -5,19 +5,26 @@ from typing import Literal
 
 import msgspec
 
-from tidegate.packaging.manifest import BenchmarkRow, Verdict
+from tidegate.packaging.manifest import BenchmarkRow, Precision, Scalar, Verdict
 
 OUTCOME_NAME = "outcome.json"
 SELECTION_NAME = "selection.json"
 PACKAGE_FOLDER = "package"
 
+Objective = Literal["latency", "throughput", "cost", "size"]
 
-class BuildOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the build of one variant ended; `reason` says why there is none."""
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class BuildOutcome(_Record, frozen=True, kw_only=True):
+    """How the build of one variant ended; `reason` says why there is none, `note` what its builder found out."""
 
     name: str  # "candidate/variant"
     status: Literal["built", "not-applicable", "failed"]
     reason: str = ""
+    note: str = ""
     seconds: float = 0.0
 
     @property
@@ -26,36 +33,71 @@ class BuildOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.status == "built"
 
 
-class SelectionRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the search found of one variant, and why it won or lost. A number is None if it was not measured.
+class OutputParity(_Record, frozen=True, kw_only=True):
+    """How far one output lies from the source model's over all golden rows, whole, alone and in odd batches.
 
-    `passed` means that every gate was met; one of those is the winner. `size` is the graph's, in bytes.
+    `of_tolerance` is the largest difference as a share of what the gate allows there; None where one output is no number and
+    the other is.
+    """
+
+    output: str
+    max_absolute: float | None
+    max_relative: float | None
+    of_tolerance: float | None
+    flip_rate: float | None = None  # share of rows whose class changes; None unless it is a classification's score
+
+
+class Accuracy(_Record, frozen=True, kw_only=True):
+    """A variant's metric with its two-sided interval, and its loss against the baseline with the one-sided upper bound."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    loss: float
+    loss_bound: float
+    rows: int
+
+
+class Footprint(_Record, frozen=True, kw_only=True):
+    """What a variant takes beside time: the graph's bytes, seconds to load, memory and processor time."""
+
+    size_bytes: int
+    load_seconds: float | None = None  # from its files to the first answer
+    memory_bytes: int | None = None  # that loading and running it added to its process, at most
+    cpu_us_per_row: float | None = None  # processor time at the largest batch
+    cost_per_million: float | None = None  # rows, at the gates' prices
+
+
+class SelectionRow(_Record, frozen=True, kw_only=True):
+    """What the search found of one variant, and why it won or lost. What is None was not measured.
+
+    `passed` means that every gate was met; one of those is the winner.
     """
 
     name: str  # "candidate/variant"
     status: Literal["passed", "failed", "not-applicable"]
     reason: str
-    reduced_precision: bool = False
-    auc: float | None = None
-    auc_low: float | None = None
-    auc_high: float | None = None
-    max_absolute: float | None = None
-    flip_rate: float | None = None
-    size: int | None = None
+    precision: Precision = "full"
+    parameters: dict[str, Scalar] = {}
+    note: str = ""
+    parity: tuple[OutputParity, ...] = ()
+    accuracy: Accuracy | None = None
+    footprint: Footprint | None = None
     verdicts: tuple[Verdict, ...] = ()
     benchmark: tuple[BenchmarkRow, ...] = ()
 
     def speed(self, batch: int = 1) -> BenchmarkRow | None:
-        """Return the variant's speed at a batch size, if it was measured."""
-        return next((row for row in self.benchmark if row.batch == batch), None)
+        """Return the variant's speed at a batch size and one caller, if it was measured."""
+        return next((row for row in self.benchmark if row.batch == batch and row.concurrency == 1), None)
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Selection(_Record, frozen=True, kw_only=True):
     """The whole of `selection.json`. `winner` is "candidate/variant", or None if no variant survived; `reason` says why."""
 
     winner: str | None
     reason: str
-    objective: Literal["latency", "throughput", "size"]
+    objective: Objective
     rows: tuple[SelectionRow, ...]
 
     @property

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError, OptimizationError
+from tidegate.optimization import variants
 from tidegate.optimization.build import build_variant_of, read_outcome
 from tidegate.optimization.records import PACKAGE_FOLDER, SELECTION_NAME, BuildOutcome, Selection, SelectionRow, write_record
 from tidegate.optimization.trial import Trial, run_trial
-from tidegate.optimization.variants import VARIANT_NAMES, variant_builder
 from tidegate.packaging.manifest import MANIFEST_NAME
 from tidegate.packaging.package import copy_package, read_manifest, verify_package
 from tidegate.project import GatesSection, Project
@@ -31,9 +31,9 @@ def variant_names(project: Project, packages: Path) -> list[str]:
     Raises:
         OptimizationError: `gates.variants` names an unknown variant, or there is no package.
     """
-    wanted = VARIANT_NAMES if project.gates.variants is None else project.gates.variants
+    wanted = variants.variant_names() if project.gates.variants is None else project.gates.variants
     for variant in wanted:
-        variant_builder(variant)
+        variants.variant_builder(variant)
     return [f"{candidate}/{variant}" for candidate in _baselines(packages) for variant in wanted]
 
 
@@ -128,13 +128,18 @@ def _write_winner(selection: Selection, row: SelectionRow, package: Path, to: Pa
 def _metrics(row: SelectionRow) -> dict[str, float]:
     speed = row.speed()
     found = {
-        "roc_auc": row.auc,
-        "roc_auc_low": row.auc_low,
-        "roc_auc_high": row.auc_high,
-        "parity_max_absolute": row.max_absolute,
+        **_accuracy(row),
+        "parity_max_absolute": row.parity[0].max_absolute if row.parity else None,
         "p50_us": speed.p50_us if speed else None,
         "p95_us": speed.p95_us if speed else None,
         "p99_us": speed.p99_us if speed else None,
-        "model_bytes": row.size,
+        "model_bytes": row.footprint.size_bytes if row.footprint else None,
     }
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _accuracy(row: SelectionRow) -> dict[str, float]:
+    found = row.accuracy
+    if found is None:
+        return {}
+    return {found.metric: found.value, f"{found.metric}_low": found.low, f"{found.metric}_high": found.high}

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from tidegate.errors import DataError
-from tidegate.optimization.accuracy import Accuracy, judge_accuracy, labelled_rows, measure_accuracy, not_judged
+from tidegate.optimization.accuracy import judge_accuracy, labelled_rows, measure_accuracy, not_judged
 from tidegate.optimization.benchmark import Timings, benchmark_rows, judge_latency, measure_timings
 from tidegate.optimization.choice import Contender, choose
 from tidegate.optimization.parity import Parity, judge_parity, measure_parity
-from tidegate.optimization.records import BuildOutcome, Selection, SelectionRow
+from tidegate.optimization.records import Accuracy, BuildOutcome, Footprint, OutputParity, Selection, SelectionRow
 from tidegate.packaging.golden import read_golden
 from tidegate.packaging.inference import PackageModel
 from tidegate.packaging.manifest import BASELINE, GOLDEN_NAME, MODEL_NAME, Verdict
@@ -109,7 +109,7 @@ def run_trial(
 def _judge_parity(trial: Trial, gates: GatesSection) -> _Findings:
     model = PackageModel(trial.package)
     parity = measure_parity(model, read_golden(trial.baseline / GOLDEN_NAME))
-    reduced = model.manifest.variant.reduced_precision
+    reduced = model.manifest.variant.precision != "full"
     verdicts = judge_parity(trial.name, parity, gates.parity, reduced_precision=reduced)
     return _Findings(trial, model, parity, list(verdicts))
 
@@ -145,7 +145,7 @@ def _judge_benchmark(run: _Run, holdout: pa.Table, seed: int) -> None:
 
 def _judge_against_best(run: _Run) -> None:
     """Hold every survivor to the best survivor's AUC: a fast but clearly worse candidate must not win."""
-    areas = {found.trial.name: found.accuracy.auc for found in run.survivors() if found.accuracy is not None}
+    areas = {found.trial.name: found.accuracy.value for found in run.survivors() if found.accuracy is not None}
     if not areas:
         return
     best = max(areas, key=lambda name: areas[name])
@@ -169,7 +169,7 @@ def _select(run: _Run) -> tuple[str | None, dict[str, str]]:
     if run.timings is None:
         return None, {}
     contenders = [
-        Contender(found.trial.name, found.size_bytes, found.accuracy.auc if found.accuracy else None)
+        Contender(found.trial.name, found.size_bytes, found.accuracy.value if found.accuracy else None)
         for found in run.survivors()
     ]
     return choose(contenders, run.timings, run.gates.objective)
@@ -182,15 +182,24 @@ def _row(run: _Run, found: _Findings, reasons: Mapping[str, str]) -> SelectionRo
         name=name,
         status="failed" if failed else "passed",
         reason=_describe(failed) if failed else reasons[name],
-        reduced_precision=found.model.manifest.variant.reduced_precision,
-        auc=accuracy.auc if accuracy else None,
-        auc_low=accuracy.low if accuracy else None,
-        auc_high=accuracy.high if accuracy else None,
-        max_absolute=found.parity.max_absolute if np.isfinite(found.parity.max_absolute) else None,
-        flip_rate=found.parity.flip_rate,
-        size=found.size_bytes,
+        precision=found.model.manifest.variant.precision,
+        parameters=found.model.manifest.variant.parameters,
+        accuracy=accuracy,
+        parity=(_output_parity(found),),
+        footprint=Footprint(size_bytes=found.size_bytes),
         verdicts=tuple(found.verdicts),
         benchmark=benchmark_rows(run.timings, name, found.trial.baseline_name) if run.timings else (),
+    )
+
+
+def _output_parity(found: _Findings) -> OutputParity:
+    finite = bool(np.isfinite(found.parity.max_absolute))
+    return OutputParity(
+        output="probability",
+        max_absolute=found.parity.max_absolute if finite else None,
+        max_relative=None,
+        of_tolerance=None,
+        flip_rate=found.parity.flip_rate,
     )
 
 

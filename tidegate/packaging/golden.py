@@ -14,7 +14,7 @@ _INPUT, _OUTPUT = "input:", "output:"
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Inputs, each of shape [n, 1] (strings as object arrays of str), and the outputs expected of them, each of shape [n]."""
+    """Inputs in the signature's shapes (strings as object arrays of str), and the outputs expected of them."""
 
     inputs: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]

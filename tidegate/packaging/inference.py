@@ -4,21 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pyarrow as pa
 
-from tidegate.errors import PackageError
 from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import MODEL_NAME, PROBABILITY, Manifest, Runtime
+from tidegate.packaging.manifest import SCORE_OUTPUTS, Manifest
 from tidegate.packaging.package import read_manifest
+from tidegate.packaging.session import Array, GraphSession
 
 _CHUNK_ROWS = 16_384
-_LEVELS = {
-    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
 
 
 class PackageModel:
@@ -31,35 +24,28 @@ class PackageModel:
     def __init__(self, path: Path) -> None:
         """Open the package at `path`; raises PackageError if it is none or its graph cannot be loaded."""
         self.manifest: Manifest = read_manifest(path)
-        self.session = open_session(path / MODEL_NAME, self.manifest.runtime)
+        self.graph = GraphSession.of_package(path, self.manifest)
 
     def predict(self, table: pa.Table) -> np.ndarray:
-        """Return the probability of class 1 for each row, float32 of shape [rows]; raises DataError as `input_arrays` does."""
-        return self.predict_arrays(input_arrays(table, self.manifest.signature.inputs))
+        """Return the task's score for each row: of a binary classifier the probability of class 1, float32 of shape [rows].
 
-    def predict_arrays(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the probability of class 1 for inputs of shape [rows] or [rows, 1], as float32 of shape [rows]."""
-        parts = [self.session.run([PROBABILITY], feeds)[0] for feeds in _in_chunks(inputs)]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+        Raises:
+            DataError: As `input_arrays` does.
+            KeyError: The model's task has no score.
+        """
+        return self.outputs(table)[SCORE_OUTPUTS[self.manifest.task]]
 
+    def outputs(self, table: pa.Table) -> dict[str, Array]:
+        """Return every output for each row of a table, by name; raises DataError as `input_arrays` does."""
+        return self.outputs_of(input_arrays(table, self.manifest.signature.inputs))
 
-def open_session(model: Path | bytes, runtime: Runtime) -> ort.InferenceSession:
-    """Open an ONNX graph as `runtime` asks; raises PackageError if ONNX Runtime refuses it."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = runtime.intra_op_threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = _LEVELS[runtime.graph_optimization]
-    options.log_severity_level = 4
-    try:
-        return ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), sess_options=options, providers=list(runtime.providers)
-        )
-    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-        where = "the graph" if isinstance(model, bytes) else str(model)
-        raise PackageError(f"{where}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
+    def outputs_of(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Array]:
+        """Return every output for inputs in the signature's shapes, by name; an empty dict without rows."""
+        parts = [self.graph.run(chunk) for chunk in _in_chunks(inputs)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
 def _in_chunks(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     rows = len(next(iter(inputs.values()), ()))
     for start in range(0, rows, _CHUNK_ROWS):
-        yield {name: array[start : start + _CHUNK_ROWS].reshape(-1, 1) for name, array in inputs.items()}
+        yield {name: array[start : start + _CHUNK_ROWS] for name, array in inputs.items()}

@@ -5,9 +5,20 @@ A model package is a directory:
     package.json        this manifest
     model.onnx          the graph that is served
     golden.npz          golden sample: arrays `input:<name>` and `output:<name>`, replayed before a server reports ready
-    reference.parquet   the data the model was accepted on: model inputs, `probability`, `label`; the monitoring reference
+    reference.parquet   the data the model was accepted on: model inputs, outputs, `label`; the monitoring reference
+    model-card.md       the manifest's facts, for people
+    bom.cdx.json        bill of materials, CycloneDX: what the model was made with
+    engine.onnx         only with `runtime.engine`: the graph with a TensorRT engine for one kind of GPU inside
+    package.sig         only if signed: beside the manifest, whose digests it covers, and therefore not among `files`
 
-`files` holds the size and sha256 of every file but the manifest itself. Serving reads this module and no pickle.
+`files` holds the size and sha256 of every file but the manifest and its signature. Serving reads this module and no pickle.
+
+Outputs have standard names where the task is known, and so have the columns of the reference:
+
+    binary-classification       probability     FP32 [-1]           of class 1
+    multiclass-classification   probabilities   FP32 [-1, classes]
+    regression                  prediction      FP32 [-1] or [-1, targets]
+    tensors                     whatever the source model calls them; nothing is judged but parity and speed
 """
 
 import hashlib
@@ -15,17 +26,34 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "package.json"
 MODEL_NAME = "model.onnx"
 GOLDEN_NAME = "golden.npz"
 REFERENCE_NAME = "reference.parquet"
-PROBABILITY = "probability"  # the graph's one output, and its column in the reference
+CARD_NAME = "model-card.md"
+BILL_NAME = "bom.cdx.json"
+ENGINE_NAME = "engine.onnx"
+SIGNATURE_NAME = "package.sig"
+PROBABILITY = "probability"
+PROBABILITIES = "probabilities"
+PREDICTION = "prediction"
 BASELINE = "baseline"  # name of the variant that is the source model, converted and otherwise unchanged
-LABEL = "label"  # column of the reference: 0 or 1, null where unknown
+LABEL = "label"  # column of the reference: a class's number or the target's value, null where unknown
 
-Datatype = Literal["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "FP16", "FP32", "FP64", "BYTES"]
+Datatype = Literal[
+    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64", "BYTES"
+]
 Scalar = bool | int | float | str
+Task = Literal["binary-classification", "multiclass-classification", "regression", "tensors"]
+Precision = Literal["full", "half", "int8"]  # of a variant's arithmetic; each has tolerances of its own
+
+# The output that a task's metric judges; a model of the task "tensors" has none.
+SCORE_OUTPUTS: dict[Task, str] = {
+    "binary-classification": PROBABILITY,
+    "multiclass-classification": PROBABILITIES,
+    "regression": PREDICTION,
+}
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -33,10 +61,12 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class TensorSpec(_Record, frozen=True, kw_only=True):
-    """One input or output of the graph, in the Open Inference Protocol's words.
+    """One input or output of the model, in the Open Inference Protocol's words.
 
-    `shape` uses -1 for the batch axis. `minimum`, `maximum` and `categories` are what the training data held: rows
-    outside them are legal but counted. `source` says who provides an input: the `request`, or a looked-up `feature`.
+    `shape` uses -1 for the batch axis, which is the first, and for every other axis of varying length; `sizes` then holds the
+    least and greatest length of each axis after the first that the sample had. `minimum`, `maximum` and `categories` are what
+    the training data held: rows outside them are legal but counted. `source` says who provides an input: the `request`, or a
+    looked-up `feature`.
     """
 
     name: str
@@ -48,6 +78,7 @@ class TensorSpec(_Record, frozen=True, kw_only=True):
     minimum: float | None = None
     maximum: float | None = None
     categories: tuple[str, ...] | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class Signature(_Record, frozen=True, kw_only=True):
@@ -93,21 +124,49 @@ class FeatureContract(_Record, frozen=True, kw_only=True):
         return digest_of(self)
 
 
+class SourceFacts(_Record, frozen=True, kw_only=True):
+    """What the source model was."""
+
+    framework: str  # such as "scikit-learn" or "PyTorch"
+    version: str  # the framework's, as installed where the model was packaged
+    kind: str  # such as "Pipeline(HistGradientBoostingClassifier)"
+    digest: str = ""  # `sha256:…` of the source model's file or files; empty if it was packaged from memory
+
+
+class PackedInput(_Record, frozen=True, kw_only=True):
+    """An input of the graph, [-1, columns], that holds several inputs of the signature side by side, each [-1, 1]."""
+
+    name: str
+    datatype: Datatype
+    columns: tuple[str, ...]
+
+
 class Variant(_Record, frozen=True, kw_only=True):
     """Which optimized form of the source model `model.onnx` is."""
 
     name: str  # such as "graph-optimized" or "int8-dynamic"
     candidate: str  # which source model, such as "trees" or "mlp"
-    reduced_precision: bool = False
+    precision: Precision = "full"
     parameters: dict[str, Scalar] = {}
+
+
+class Engine(_Record, frozen=True, kw_only=True):
+    """A TensorRT engine, in `engine.onnx`: good for exactly this kind of GPU and this version of TensorRT."""
+
+    compute_capability: str  # such as "9.0"
+    tensorrt: str  # such as "10.13"
 
 
 class Runtime(_Record, frozen=True, kw_only=True):
     """How ONNX Runtime is to load the graph."""
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    provider_options: dict[str, dict[str, str]] = {}  # by provider
     intra_op_threads: int = 1
+    inter_op_threads: int = 1
+    execution: Literal["sequential", "parallel"] = "sequential"
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+    engine: Engine | None = None
 
 
 class Verdict(_Record, frozen=True, kw_only=True):
@@ -123,10 +182,11 @@ class Verdict(_Record, frozen=True, kw_only=True):
 
 
 class BenchmarkRow(_Record, frozen=True, kw_only=True):
-    """One variant's speed at one batch size; times in microseconds."""
+    """One variant's speed at one batch size with so many callers at once; times in microseconds."""
 
     variant: str
     batch: int
+    concurrency: int = 1
     p50_us: float
     p95_us: float
     p99_us: float
@@ -134,6 +194,15 @@ class BenchmarkRow(_Record, frozen=True, kw_only=True):
     ratio: float  # of this variant's p50 to the baseline's, paired by round
     ratio_low: float
     ratio_high: float
+
+
+class SearchRow(_Record, frozen=True, kw_only=True):
+    """How one variant fared in the search that this package won: whether it passed, why it won or lost, and its numbers."""
+
+    variant: str  # "candidate/variant"
+    status: Literal["passed", "failed", "not-applicable"]
+    reason: str
+    numbers: dict[str, float] = {}
 
 
 class Lineage(_Record, frozen=True, kw_only=True):
@@ -164,16 +233,20 @@ class Manifest(_Record, frozen=True, kw_only=True):
 
     schema_version: int
     name: str
+    task: Task
     signature: Signature
-    classes: tuple[str, ...]
-    threshold: float
+    classes: tuple[str, ...] = ()  # of a classification, in the order of their numbers
+    threshold: float | None = None  # of a binary classification: the probability from which class 1 is answered
     variant: Variant
     runtime: Runtime
     metrics: dict[str, float]
     files: dict[str, FileEntry]
+    source: SourceFacts | None = None
+    packing: tuple[PackedInput, ...] = ()
     features: FeatureContract | None = None
     verdicts: tuple[Verdict, ...] = ()
     benchmark: tuple[BenchmarkRow, ...] = ()
+    search: tuple[SearchRow, ...] = ()
     lineage: Lineage | None = None
 
 

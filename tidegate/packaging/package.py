@@ -10,9 +10,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import pyarrow as pa
@@ -29,13 +30,22 @@ from tidegate.packaging.manifest import (
     FileEntry,
     Manifest,
 )
+from tidegate.packaging.manifest_versions import decode_any_version
 from tidegate.storage import open_store
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _REQUIRED_FILES = frozenset({MODEL_NAME, GOLDEN_NAME, REFERENCE_NAME})
 
 
-def write_package(to: Path, manifest: Manifest, *, model: bytes | Path, golden: Golden, reference: pa.Table | Path) -> Manifest:
+def write_package(
+    to: Path,
+    manifest: Manifest,
+    *,
+    model: bytes | Path,
+    golden: Golden,
+    reference: pa.Table | Path,
+    files: Mapping[str, bytes | Path] = MappingProxyType({}),
+) -> Manifest:
     """Write a model package to the directory `to`, atomically, and return its manifest with `files` filled in.
 
     Args:
@@ -43,7 +53,8 @@ def write_package(to: Path, manifest: Manifest, *, model: bytes | Path, golden: 
         manifest: What `package.json` will say; its `schema_version` and `files` are set here.
         model: The ONNX graph: its bytes, or a file to copy.
         golden: The golden sample.
-        reference: Columns: model inputs, `probability`, `label`; a table, or a Parquet file to copy.
+        reference: Columns: model inputs, outputs, `label`; a table, or a Parquet file to copy.
+        files: Further files by name, such as `engine.onnx`.
 
     Raises:
         PackageError: `to` holds something that is not a package, or cannot be written.
@@ -57,8 +68,10 @@ def write_package(to: Path, manifest: Manifest, *, model: bytes | Path, golden: 
                 pq.write_table(reference, fresh / REFERENCE_NAME, compression="zstd")
             else:
                 _write(fresh / REFERENCE_NAME, reference)
-            files = {path.name: _entry_of(path) for path in sorted(fresh.iterdir())}
-            complete = msgspec.structs.replace(manifest, schema_version=SCHEMA_VERSION, files=files)
+            for name, content in files.items():
+                _write(fresh / name, content)
+            entries = {path.name: _entry_of(path) for path in sorted(fresh.iterdir())}
+            complete = msgspec.structs.replace(manifest, schema_version=SCHEMA_VERSION, files=entries)
             encoded = msgspec.json.format(msgspec.json.encode(complete, order="deterministic"), indent=2)
             _write(fresh / MANIFEST_NAME, encoded + b"\n")
             _put_in_place(fresh, to)
@@ -75,6 +88,7 @@ def copy_package(package: Path, to: Path, manifest: Manifest) -> Manifest:
         model=package / MODEL_NAME,
         golden=read_golden(package / GOLDEN_NAME),
         reference=package / REFERENCE_NAME,
+        files={name: package / name for name in read_manifest(package).files.keys() - _REQUIRED_FILES},
     )
 
 
@@ -89,13 +103,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def decode_manifest(raw: bytes, *, where: str) -> Manifest:
     """Decode the bytes of a `package.json` that was found at `where`; raises PackageError naming the field at fault."""
-    try:
-        version = msgspec.json.decode(raw, type=_OnlyVersion).schema_version
-        if version != SCHEMA_VERSION:
-            raise PackageError(f"{where}: schema_version is {version}, this Tidegate reads {SCHEMA_VERSION}; package again")
-        manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise PackageError(f"{where}: {error}") from error
+    manifest = decode_any_version(raw, where=where)
     _check_file_names(manifest, where)
     return manifest
 
@@ -157,10 +165,6 @@ def fetch_package(uri: str, into: Path) -> Path:
         verify_package(fresh)
         _put_in_place(fresh, into)
     return into
-
-
-class _OnlyVersion(msgspec.Struct):
-    schema_version: int
 
 
 def _check_file_names(manifest: Manifest, where: str) -> None:

@@ -1,19 +1,23 @@
-"""Infers a model's signature from the rows it was trained on."""
+"""Infers a model's inputs from the rows it was trained on, and reads its outputs from its graph."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidegate.errors import DataError
-from tidegate.packaging.inputs import input_datatype
-from tidegate.packaging.manifest import LABEL, PROBABILITY, Datatype, FeatureContract, FeatureField, Signature, TensorSpec
+from tidegate.errors import DataError, PackageError
+from tidegate.packaging.inputs import NUMPY_TYPES, input_datatype, is_tensor, tensor_rows
+from tidegate.packaging.manifest import LABEL, SCORE_OUTPUTS, Datatype, FeatureContract, FeatureField, TensorSpec
 
 _MAX_CATEGORIES = 1_000
+_DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BYTES"}
 
 
-def infer_signature(rows: pa.Table, request_inputs: Sequence[str], contract: FeatureContract | None) -> Signature:
-    """Return the signature of a model that was trained on `rows`.
+def infer_inputs(rows: pa.Table, request_inputs: Sequence[str], contract: FeatureContract | None) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a model that was trained on `rows`.
 
     Args:
         rows: Training rows; at least the request inputs and one column `<view>__<feature>` for each feature.
@@ -22,8 +26,7 @@ def infer_signature(rows: pa.Table, request_inputs: Sequence[str], contract: Fea
 
     Returns:
         Inputs in the order request inputs, then features as in the contract, with the ranges, categories and missing
-        values that `rows` held; and the output `probability`. An optional integer feature without a default is FP32,
-        since online it may be missing.
+        values that `rows` held. An optional integer feature without a default is FP32, since online it may be missing.
 
     Raises:
         DataError: There are no rows, a column is missing, or it has a type that no model input can have.
@@ -33,9 +36,31 @@ def infer_signature(rows: pa.Table, request_inputs: Sequence[str], contract: Fea
     inputs = [_request_spec(rows, name) for name in request_inputs]
     inputs += [_feature_spec(rows, view, field) for view, field in _fields(contract)]
     for spec in inputs:
-        if spec.name in (PROBABILITY, LABEL):
+        if spec.name in (*SCORE_OUTPUTS.values(), LABEL):
             raise DataError(f"input {spec.name!r} has the name of a column of the reference; rename it")
-    return Signature(inputs=tuple(inputs), outputs=(TensorSpec(name=PROBABILITY, datatype="FP32", shape=(-1,)),))
+    return tuple(inputs)
+
+
+def output_specs(graph: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Return a graph's outputs; an axis of unknown or varying length is -1. Raises PackageError for an unknown datatype."""
+    return tuple(
+        TensorSpec(name=value.name, datatype=_graph_datatype(value), shape=_graph_shape(value)) for value in graph.graph.output
+    )
+
+
+def _graph_datatype(value: onnx.ValueInfoProto) -> Datatype:
+    kind = value.type.tensor_type.elem_type
+    if kind == onnx.TensorProto.STRING:
+        return "BYTES"
+    try:
+        return _DATATYPES[onnx.helper.tensor_dtype_to_np_dtype(kind)]
+    except (KeyError, TypeError):
+        name = onnx.TensorProto.DataType.Name(kind)
+        raise PackageError(f"{value.name!r} of the graph is {name}, which no signature can say") from None
+
+
+def _graph_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(axis.dim_value if axis.HasField("dim_value") else -1 for axis in value.type.tensor_type.shape.dim)
 
 
 def _fields(contract: FeatureContract | None) -> Iterator[tuple[str, FeatureField]]:
@@ -60,6 +85,8 @@ def _feature_spec(rows: pa.Table, view: str, field: FeatureField) -> TensorSpec:
 
 
 def _spec(name: str, column: pa.ChunkedArray, datatype: Datatype, *, nullable: bool, source_of: str | None) -> TensorSpec:
+    if is_tensor(column):
+        return _tensor_spec(name, tensor_rows(name, column), datatype)
     low, high = (None, None) if datatype == "BYTES" else _range(column)
     return TensorSpec(
         name=name,
@@ -71,6 +98,18 @@ def _spec(name: str, column: pa.ChunkedArray, datatype: Datatype, *, nullable: b
         minimum=low,
         maximum=high,
         categories=_categories(column) if datatype == "BYTES" else None,
+    )
+
+
+def _tensor_spec(name: str, array: np.ndarray, datatype: Datatype) -> TensorSpec:
+    numbers = array.dtype.kind in "iuf" and array.size > 0
+    return TensorSpec(
+        name=name,
+        datatype=datatype,
+        shape=(-1, *array.shape[1:]),
+        nullable=bool(array.dtype.kind == "f" and np.isnan(array).any()),
+        minimum=float(np.nanmin(array)) if numbers else None,
+        maximum=float(np.nanmax(array)) if numbers else None,
     )
 
 

@@ -171,8 +171,8 @@ def _check_features(manifest: Manifest, *, supplied: bool) -> None:
 
 def _check_types(package: Path, manifest: Manifest) -> None:
     """Compare with the graph: Triton refuses a model whose configuration names other types than the graph has."""
-    from tidegate.packaging.inference import open_session
     from tidegate.packaging.manifest import Runtime
+    from tidegate.packaging.session import open_session
 
     session = open_session(package / MODEL_NAME, Runtime(graph_optimization="disabled"))
     graph = {node.name: _GRAPH_TYPES.get(node.type) for node in [*session.get_inputs(), *session.get_outputs()]}

@@ -1,19 +1,24 @@
 """The project file: one typed, strict `tidegate.yaml` that describes a model from its features to its monitoring."""
 
 from tidegate.project.cluster import ClusterSection
-from tidegate.project.project import Project, ProjectPaths, TargetKind, load_project, project_schema
-from tidegate.project.sections import (
+from tidegate.project.gates import (
     AccuracyGate,
     BenchmarkGate,
     ChampionGate,
     DataGate,
+    GatesSection,
+    OutputTolerances,
+    ParityGate,
+    PricesSection,
+    Tolerance,
+)
+from tidegate.project.project import Project, ProjectPaths, TargetKind, load_project, project_schema
+from tidegate.project.sections import (
     DriftPolicySection,
     FeaturesSection,
-    GatesSection,
     InferenceLogSection,
     LabelSection,
     MonitoringSection,
-    ParityGate,
     RolloutSection,
     ServingSection,
     TrainingSection,
@@ -31,12 +36,15 @@ __all__ = [
     "InferenceLogSection",
     "LabelSection",
     "MonitoringSection",
+    "OutputTolerances",
     "ParityGate",
+    "PricesSection",
     "Project",
     "ProjectPaths",
     "RolloutSection",
     "ServingSection",
     "TargetKind",
+    "Tolerance",
     "TrainingSection",
     "load_project",
     "project_schema",

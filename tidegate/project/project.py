@@ -19,10 +19,10 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from tidegate.errors import ProjectError
 from tidegate.project.cluster import ClusterSection
+from tidegate.project.gates import GatesSection
 from tidegate.project.patterns import IN_WORDS
 from tidegate.project.sections import (
     FeaturesSection,
-    GatesSection,
     LabelSection,
     MonitoringSection,
     RolloutSection,
@@ -66,6 +66,16 @@ class Project(Section):
     rollout: RolloutSection = RolloutSection()
     monitoring: MonitoringSection = MonitoringSection()
     cluster: ClusterSection | None = Field(default=None, description="Where it runs as `--target kserve`.")
+
+    @model_validator(mode="after")
+    def _accuracy_fits_the_task(self) -> Self:
+        gate = self.gates.accuracy
+        if gate.metric in ("rmse", "mae"):
+            raise ValueError(f"gates.accuracy.metric {gate.metric} judges a regression; use roc_auc, accuracy or log_loss")
+        if gate.bound is None:
+            needed = "maximum" if gate.metric == "log_loss" else "minimum"
+            raise ValueError(f"gates.accuracy.{needed}: required for {gate.metric}, but not given")
+        return self
 
     @model_validator(mode="after")
     def _replacing_needs_standard_mode(self) -> Self:

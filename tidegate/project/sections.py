@@ -43,66 +43,6 @@ class TrainingSection(Section):
         return self
 
 
-class DataGate(Section):
-    """What a training set must satisfy before anything is trained on it."""
-
-    min_rows: int = Field(default=1000, ge=1)
-    max_null_share: Share = Field(default=0.5, description="For every feature column not named below.")
-    max_null_share_of: dict[str, Share] = Field(default_factory=dict, description="Column name to its own bound.")
-    label_rate: tuple[Share, Share] = Field(default=(0.001, 0.999), description="Lowest and highest share of class 1.")
-    max_duplicate_share: Share = Field(default=0.0, description="Share of rows whose id occurred before.")
-
-
-class ParityGate(Section):
-    """How far a variant's outputs may lie from the source model's on the golden sample."""
-
-    max_absolute: Positive = Field(default=1e-4, description="For full-precision variants.")
-    max_absolute_reduced: Positive = Field(default=0.05, description="For variants that reduce precision (fp16, int8).")
-    max_flip_rate: Share = Field(default=0.001, description="Share of rows whose class changes, full precision.")
-    max_flip_rate_reduced: Share = Field(default=0.02, description="The same, reduced precision.")
-
-
-class AccuracyGate(Section):
-    """How good a variant must be on the labelled holdout."""
-
-    metric: Literal["roc_auc"] = "roc_auc"
-    minimum: float = Field(ge=0, le=1, description="No variant below it passes.")
-    max_loss: float = Field(default=0.005, ge=0, description="Largest accepted loss against its source model.")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence that the loss lies below max_loss.")
-
-
-class BenchmarkGate(Section):
-    """How fast a variant must be, and how that is measured."""
-
-    max_p99_ms: Positive = Field(default=50.0, description="For one row.")
-    batch_sizes: tuple[int, ...] = Field(default=(1, 64), min_length=1)
-    rounds: int = Field(default=15, ge=3, description="Interleaved rounds over all surviving variants.")
-    calls_per_round: int = Field(default=200, ge=10)
-    threads: int = Field(default=1, ge=1, description="ONNX Runtime intra-op threads.")
-
-
-class ChampionGate(Section):
-    """What a challenger must prove against the champion on the most recent labels, which neither was trained on."""
-
-    max_loss: float = Field(default=0.0, ge=0, description="Largest accepted loss of the metric against the champion.")
-    confidence: float = Field(default=0.9, gt=0.5, lt=1)
-    min_rows: int = Field(default=500, ge=10, description="Fewer labelled rows than this cannot decide; the gate fails.")
-
-
-class GatesSection(Section):
-    """Everything that stands between a trained model and users."""
-
-    data: DataGate = DataGate()
-    parity: ParityGate = ParityGate()
-    accuracy: AccuracyGate
-    benchmark: BenchmarkGate = BenchmarkGate()
-    champion: ChampionGate = ChampionGate()
-    objective: Literal["latency", "throughput", "size"] = Field(
-        default="latency", description="What the selection minimizes (or, for throughput, maximizes) among survivors."
-    )
-    variants: Names | None = Field(default=None, description="Names of variants to build; null means all.")
-
-
 class InferenceLogSection(Section):
     """How predictions are written down."""
 

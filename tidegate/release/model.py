@@ -25,7 +25,7 @@ from tidegate.training.user_code import importable
 
 def package_models(project: Project, *, release_id: str, source: Path, training_set: Path, out: Path) -> list[str]:
     """Package every candidate that training left in `source`; returns the candidates' names."""
-    from tidegate.packaging.source import package_candidates
+    from tidegate.packaging.packager import package_candidates
 
     contract, until = read_frozen(training_set)
     lineage = _lineage(project, release_id, training_set, until)

@@ -61,9 +61,9 @@ def _tiles(rows: Sequence[Mapping[str, Any]], winner: str | None) -> tuple[Tile,
     if best is not None:
         single = _single_row(best)
         tiles += [
-            Tile("ROC AUC", fixed(best.get("auc"), 4), "on the holdout"),
+            Tile("ROC AUC", fixed((best.get("accuracy") or {}).get("value"), 4), "on the holdout"),
             Tile("p99, one row", _microseconds(single.p99_us if single else None), "of the selected variant"),
-            Tile("Size", size(best.get("size")), "of the selected model.onnx"),
+            Tile("Size", size((best.get("footprint") or {}).get("size_bytes")), "of the selected model.onnx"),
         ]
     return tuple(tiles)
 
@@ -90,24 +90,25 @@ def _comparison_row(row: Mapping[str, Any], winner: str | None) -> tuple[Cell, .
         _with_interval(row),
         _microseconds(single.p50_us if single else None),
         _microseconds(single.p99_us if single else None),
-        size(row.get("size")),
+        size((row.get("footprint") or {}).get("size_bytes")),
         row.get("reason", ""),
     )
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
-    low, high = row.get("auc_low"), row.get("auc_high")
+    found = row.get("accuracy") or {}
+    low, high = found.get("low"), found.get("high")
     interval = f" [{fixed(low, 4)}, {fixed(high, 4)}]" if low is not None and high is not None else ""
-    return fixed(row.get("auc"), 4) + interval
+    return fixed(found.get("value"), 4) + interval
 
 
 def _front(rows: Sequence[Mapping[str, Any]], winner: str | None) -> tuple[Block, ...]:
     points = []
     for row in rows:
         single = _single_row(row)
-        if single is not None and row.get("auc") is not None:
+        if single is not None and row.get("accuracy"):
             outcome: Outcome = "selected" if row["name"] == winner else "survived" if row["status"] == "passed" else "failed"
-            points.append(ParetoPoint(row["name"], single.p99_us / 1000, row["auc"], outcome))
+            points.append(ParetoPoint(row["name"], single.p99_us / 1000, row["accuracy"]["value"], outcome))
     if not points:
         return (Notice("No variant reached the benchmark, so there is nothing to compare.", "warn"),)
     return (Figure(pareto(points, width=1000)),)

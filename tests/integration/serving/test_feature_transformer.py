@@ -74,7 +74,7 @@ def test_requests_get_their_features_on_the_way(transformer, tiny_package, v2_bo
     features = {"weather__temp": 25.0, "route__delay": 40.0}
     arrays = {name: np.array([[value]], np.float32) for name, value in (features | {"distance": 1000.0, "hour": 9.5}).items()}
     texts = {name: np.array([[ROW[name]]], object) for name in ("carrier", "origin")}
-    expected = float(PackageModel(tiny_package).predict_arrays(arrays | texts)[0])
+    expected = float(PackageModel(tiny_package).outputs_of(arrays | texts)["probability"][0])
     unknown_airport = v2_body()
     next(tensor for tensor in unknown_airport["inputs"] if tensor["name"] == "origin")["data"] = ["LGA"]
     incomplete = {"inputs": v2_body()["inputs"][:-1]}

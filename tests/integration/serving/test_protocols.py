@@ -50,7 +50,7 @@ def expected_probability(package: Path) -> float:
         "weather__temp": np.array([[np.nan]], np.float32),
         "route__delay": np.array([[0]], np.float32),
     }
-    return float(PackageModel(package).predict_arrays(row)[0])
+    return float(PackageModel(package).outputs_of(row)["probability"][0])
 
 
 def test_every_protocol_gives_the_models_answer(

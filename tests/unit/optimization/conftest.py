@@ -16,7 +16,8 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from tidegate.packaging.inputs import training_arrays
-from tidegate.packaging.source import Examples, PackageSettings, package_model
+from tidegate.packaging.packager import Examples, PackageSettings, package_model
+from tidegate.packaging.sources.opening import wrap_model
 from tidegate.project import AccuracyGate, BenchmarkGate, GatesSection
 
 INPUTS = ("carrier", "origin", "distance", "hour", "weather__temp", "route__delay")
@@ -56,7 +57,7 @@ def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Table
         with threadpool_limits(1):  # OpenMP threads that wait for a busy core cost more than they bring
             model.fit(frame, labels)
         package_model(
-            model,
+            wrap_model(model, name),
             candidate=name,
             examples=Examples(training=training, reference=holdout, label_column="label"),
             settings=PackageSettings(name="tiny", request_inputs=INPUTS),

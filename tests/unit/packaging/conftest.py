@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from tidegate.packaging.inputs import training_arrays
-from tidegate.packaging.source import Examples
+from tidegate.packaging.packager import Examples
 
 TEXTS, NUMBERS = ["carrier", "origin"], ["distance", "hour", "temp"]
 INPUTS = (*TEXTS, *NUMBERS)

@@ -159,7 +159,7 @@ def test_fetching_from_nowhere_is_one_clear_error(tmp_path: Path, uri: str) -> N
 def test_the_golden_sample_is_replayed_by_the_graph(tiny_package: Path) -> None:
     golden = read_golden(tiny_package / "golden.npz")
 
-    answers = PackageModel(tiny_package).predict_arrays(golden.inputs)
+    answers = PackageModel(tiny_package).outputs_of(golden.inputs)["probability"]
 
     assert golden.rows > 256, "edge rows come after the real ones"
     np.testing.assert_allclose(answers, golden.outputs["probability"], atol=1e-6)

@@ -3,7 +3,7 @@ import pytest
 
 from tidegate.errors import DataError
 from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
-from tidegate.packaging.signature import infer_signature
+from tidegate.packaging.signature import infer_inputs
 
 
 def contract(field: FeatureField) -> FeatureContract:
@@ -14,15 +14,12 @@ def contract(field: FeatureField) -> FeatureContract:
 def test_inputs_carry_what_training_held() -> None:
     rows = pa.table({"hour": [1.5, 9.0, float("inf")], "carrier": ["UA", None, "AA"], "plane__seats": [100, 200, 300]})
 
-    signature = infer_signature(
-        rows, ["hour", "carrier"], contract(FeatureField(name="seats", datatype="INT64", required=True))
-    )
+    inputs = infer_inputs(rows, ["hour", "carrier"], contract(FeatureField(name="seats", datatype="INT64", required=True)))
 
-    hour, carrier, seats = signature.inputs
+    hour, carrier, seats = inputs
     assert (hour.datatype, hour.minimum, hour.maximum, hour.nullable, hour.shape) == ("FP32", 1.5, 9.0, False, (-1, 1))
     assert (carrier.datatype, carrier.categories, carrier.nullable) == ("BYTES", ("AA", "UA"), True)
     assert (seats.datatype, seats.source, seats.feature, seats.nullable) == ("INT64", "feature", "plane:seats", False)
-    assert [(spec.name, spec.datatype, spec.shape) for spec in signature.outputs] == [("probability", "FP32", (-1,))]
 
 
 @pytest.mark.parametrize(
@@ -36,15 +33,15 @@ def test_inputs_carry_what_training_held() -> None:
 def test_an_integer_feature_stays_an_integer_only_if_it_is_never_missing(
     field: FeatureField, datatype: str, nullable: bool
 ) -> None:
-    signature = infer_signature(pa.table({"plane__seats": [1, 2]}), [], contract(field))
+    inputs = infer_inputs(pa.table({"plane__seats": [1, 2]}), [], contract(field))
 
-    assert (signature.inputs[0].datatype, signature.inputs[0].nullable) == (datatype, nullable)
+    assert (inputs[0].datatype, inputs[0].nullable) == (datatype, nullable)
 
 
 def test_more_than_a_thousand_categories_are_not_listed() -> None:
-    signature = infer_signature(pa.table({"tail": [f"N{n}" for n in range(1_001)]}), ["tail"], None)
+    inputs = infer_inputs(pa.table({"tail": [f"N{n}" for n in range(1_001)]}), ["tail"], None)
 
-    assert signature.inputs[0].categories is None
+    assert inputs[0].categories is None
 
 
 @pytest.mark.parametrize(
@@ -57,4 +54,4 @@ def test_more_than_a_thousand_categories_are_not_listed() -> None:
 )
 def test_a_sample_that_gives_no_signature_is_refused(rows: pa.Table, inputs: list[str], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        infer_signature(rows, inputs, None)
+        infer_inputs(rows, inputs, None)

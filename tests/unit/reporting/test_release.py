@@ -9,7 +9,7 @@ from tidegate.reporting.release import render_release_summary
 @pytest.fixture
 def manifest():
     return Manifest(
-        schema_version=1,
+        schema_version=1, task="binary-classification",
         name="flights-late",
         signature=Signature(inputs=(), outputs=()),
         classes=("on_time", "late"),

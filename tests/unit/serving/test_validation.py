@@ -28,6 +28,7 @@ Attempt = Callable[[Callable[[], Any]], tuple[Any, int | None]]
 
 MANIFEST = Manifest(
     schema_version=SCHEMA_VERSION,
+    task="binary-classification",
     name="m",
     signature=Signature(
         inputs=(

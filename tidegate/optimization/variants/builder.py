@@ -1,39 +1,63 @@
 """What a variant's builder is, and what it returns."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
 import onnx
 
-from tidegate.packaging.manifest import Runtime, Scalar
+from tidegate.packaging.manifest import Precision, Runtime, Scalar
+
+Target = Literal["cpu", "cuda", "tensorrt"]
 
 _DENSE = frozenset({"MatMul", "Gemm"})
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltGraph:
-    """A variant's graph and how it is to be loaded."""
+    """A variant's graph and how it is to be loaded.
+
+    Attributes:
+        graph: The serialized graph; its inputs and outputs are the baseline's.
+        runtime: How to load it.
+        files: Further files of the package by name, such as `engine.onnx`.
+        note: What the builder found out and people should know, in one line; empty if nothing.
+    """
 
     graph: bytes
     runtime: Runtime
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    note: str = ""
 
 
 class VariantBuilder(Protocol):
-    """Builds one optimized form of a model. Its parameters are dataclass fields with defaults."""
+    """Builds one optimized form of a model. Its parameters are dataclass fields with defaults.
+
+    Attributes:
+        name: The optimization's name; its settings are variants called `name`, or `name-setting`.
+        precision: Of its arithmetic, which decides the tolerances of the parity gate.
+        complexity: Of two variants that are equally good the one with the lower number wins; the baseline has 0.
+        targets: Where it can run.
+    """
 
     name: ClassVar[str]
-    reduced_precision: ClassVar[bool]
+    precision: ClassVar[Precision]
+    complexity: ClassVar[int]
+    targets: ClassVar[frozenset[Target]]
+
+    @classmethod
+    def settings(cls) -> Mapping[str, Self]:
+        """Return the builders that a search tries, by variant name, each with its parameters."""
 
     @property
     def parameters(self) -> dict[str, Scalar]:
         """The parameters, as recorded in the package."""
 
     def applies(self, model: onnx.ModelProto) -> str | None:
-        """Return why the variant cannot be built from `model`, or None if it can."""
+        """Return why the variant cannot be built from `model` here, or None if it can; must be quick."""
 
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
         """Return the variant of the baseline package at `package`, which is loaded by `runtime`."""

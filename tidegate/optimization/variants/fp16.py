@@ -1,15 +1,16 @@
 """Variant `fp16`: dense layers in half precision; inputs, preprocessing and the output stay in single precision."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import onnx
 from onnxconverter_common import float16
 
-from tidegate.optimization.variants.builder import BuiltGraph, without_dense_layers
-from tidegate.packaging.manifest import MODEL_NAME, Runtime, Scalar
+from tidegate.optimization.variants.builder import BuiltGraph, Target, without_dense_layers
+from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime, Scalar
 
 _HALVED = frozenset({"MatMul", "Gemm", "Add", "Relu", "Tanh", "LeakyRelu"})
 
@@ -19,9 +20,16 @@ class Fp16:
     """Weights smaller than `min_positive` or larger than `max_finite` are clipped to them, since half precision ends there."""
 
     name: ClassVar[str] = "fp16"
-    reduced_precision: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "half"
+    complexity: ClassVar[int] = 30
+    targets: ClassVar[frozenset[Target]] = frozenset({"cpu", "cuda", "tensorrt"})
     min_positive: float = 1e-7
     max_finite: float = 1e4
+
+    @classmethod
+    def settings(cls) -> Mapping[str, Self]:
+        """Return the one setting."""
+        return {cls.name: cls()}
 
     @property
     def parameters(self) -> dict[str, Scalar]:

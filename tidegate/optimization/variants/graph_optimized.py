@@ -1,16 +1,17 @@
 """Variant `graph-optimized`: ONNX Runtime's graph optimizations done once, offline, instead of at every start."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import msgspec
 import onnx
 import onnxruntime as ort
 
-from tidegate.optimization.variants.builder import BuiltGraph
-from tidegate.packaging.manifest import MODEL_NAME, Runtime, Scalar
+from tidegate.optimization.variants.builder import BuiltGraph, Target
+from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,15 @@ class GraphOptimized:
     """Fuses and folds at level `extended`; `all` also lays data out for the CPU it ran on, so its result is not portable."""
 
     name: ClassVar[str] = "graph-optimized"
-    reduced_precision: ClassVar[bool] = False
+    precision: ClassVar[Precision] = "full"
+    complexity: ClassVar[int] = 10
+    targets: ClassVar[frozenset[Target]] = frozenset({"cpu", "cuda", "tensorrt"})
     level: str = "extended"
+
+    @classmethod
+    def settings(cls) -> Mapping[str, Self]:
+        """Return the one setting."""
+        return {cls.name: cls()}
 
     @property
     def parameters(self) -> dict[str, Scalar]:

@@ -1,15 +1,16 @@
 """Variant `int8-dynamic`: dense weights as 8-bit integers, activations quantized call by call; needs no calibration."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tidegate.optimization.variants.builder import BuiltGraph, without_advice, without_dense_layers
-from tidegate.packaging.manifest import MODEL_NAME, Runtime, Scalar
+from tidegate.optimization.variants.builder import BuiltGraph, Target, without_advice, without_dense_layers
+from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +18,16 @@ class Int8Dynamic:
     """`reduce_range` uses 7 bits, so that CPUs without VNNI do not saturate and every CPU gives the same answer."""
 
     name: ClassVar[str] = "int8-dynamic"
-    reduced_precision: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "int8"
+    complexity: ClassVar[int] = 40
+    targets: ClassVar[frozenset[Target]] = frozenset({"cpu", "cuda", "tensorrt"})
     per_channel: bool = True
     reduce_range: bool = True
+
+    @classmethod
+    def settings(cls) -> Mapping[str, Self]:
+        """Return the one setting."""
+        return {cls.name: cls()}
 
     @property
     def parameters(self) -> dict[str, Scalar]:

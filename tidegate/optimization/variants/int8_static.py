@@ -1,18 +1,18 @@
 """Variant `int8-static`: dense weights and activations as 8-bit integers, with ranges calibrated on real training rows."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from tidegate.optimization.variants.builder import BuiltGraph, without_advice, without_dense_layers
+from tidegate.optimization.variants.builder import BuiltGraph, Target, without_advice, without_dense_layers
 from tidegate.packaging.golden import read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Runtime, Scalar
+from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Precision, Runtime, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,16 @@ class Int8Static:
     """The golden sample, training rows and range ends, is what the ranges (least and greatest) are calibrated on."""
 
     name: ClassVar[str] = "int8-static"
-    reduced_precision: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "int8"
+    complexity: ClassVar[int] = 50
+    targets: ClassVar[frozenset[Target]] = frozenset({"cpu", "cuda", "tensorrt"})
     per_channel: bool = True
     reduce_range: bool = True
+
+    @classmethod
+    def settings(cls) -> Mapping[str, Self]:
+        """Return the one setting."""
+        return {cls.name: cls()}
 
     @property
     def parameters(self) -> dict[str, Scalar]:

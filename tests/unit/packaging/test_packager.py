@@ -23,7 +23,8 @@ from tidegate.packaging.golden import read_golden
 from tidegate.packaging.inference import PackageModel
 from tidegate.packaging.inputs import training_arrays
 from tidegate.packaging.package import verify_package
-from tidegate.packaging.source import Examples, PackageSettings, load_source_model, package_candidates, package_model
+from tidegate.packaging.packager import Examples, PackageSettings, package_candidates, package_model
+from tidegate.packaging.sources.opening import open_source, wrap_model
 from tidegate.project import load_project
 
 INPUTS = ("carrier", "origin", "distance", "hour", "temp")
@@ -39,7 +40,7 @@ class Unconvertible(ClassifierMixin, BaseEstimator):
 
 @pytest.mark.parametrize("name", ["regression", "mlp", "boosted-onehot", "boosted-ordinal", "forest", "gradient-boosting"])
 def test_the_graph_agrees_with_its_source(name: str, fitted: Callable[[str], Any], examples: Examples, tmp_path: Path) -> None:
-    package_model(fitted(name), candidate=name, examples=examples, settings=SETTINGS, out=tmp_path / name)
+    package_model(wrap_model(fitted(name), name), candidate=name, examples=examples, settings=SETTINGS, out=tmp_path / name)
 
     model = PackageModel(tmp_path / name)
     parity = measure_parity(model, read_golden(tmp_path / name / "golden.npz"))
@@ -53,7 +54,9 @@ def test_the_silently_wrong_export_of_categorical_boosting_shows_in_parity(
     fitted: Callable[[str], Any], examples: Examples, tmp_path: Path
 ) -> None:
     model = fitted("boosted-categorical")
-    package_model(model, candidate="boosted", examples=examples, settings=SETTINGS, out=tmp_path / "boosted")
+    package_model(
+        wrap_model(model, "boosted"), candidate="boosted", examples=examples, settings=SETTINGS, out=tmp_path / "boosted"
+    )
 
     parity = measure_parity(PackageModel(tmp_path / "boosted"), read_golden(tmp_path / "boosted" / "golden.npz"))
 
@@ -63,7 +66,7 @@ def test_the_silently_wrong_export_of_categorical_boosting_shows_in_parity(
 def test_the_graph_has_one_input_a_column_and_one_output(
     fitted: Callable[[str], Any], examples: Examples, tmp_path: Path
 ) -> None:
-    package_model(fitted("mlp"), candidate="mlp", examples=examples, settings=SETTINGS, out=tmp_path / "mlp")
+    package_model(wrap_model(fitted("mlp"), "mlp"), candidate="mlp", examples=examples, settings=SETTINGS, out=tmp_path / "mlp")
 
     graph = onnx.load(tmp_path / "mlp" / "model.onnx").graph
     kinds = [value.type.tensor_type.elem_type for value in graph.input]
@@ -87,7 +90,7 @@ def test_a_model_that_reads_a_matrix_is_given_its_columns_in_order(model: Any, e
     model.fit(frame, examples.training["late"].to_numpy())
     settings = PackageSettings(name="late", request_inputs=("distance", "hour"))
 
-    package_model(model, candidate="bare", examples=examples, settings=settings, out=tmp_path / "bare")
+    package_model(wrap_model(model, "bare"), candidate="bare", examples=examples, settings=settings, out=tmp_path / "bare")
 
     expected = model.predict_proba(pd.DataFrame(training_arrays(examples.reference, ["hour", "distance"])))[:, 1]
     np.testing.assert_allclose(PackageModel(tmp_path / "bare").predict(examples.reference), expected, atol=1e-5)
@@ -99,7 +102,9 @@ def test_a_model_that_reads_a_column_it_is_not_given_is_refused(
     settings = PackageSettings(name="late", request_inputs=("carrier", "origin", "distance", "hour"))
 
     with pytest.raises(PackageError, match="it reads column 'temp', which is not among carrier, origin, distance, hour"):
-        package_model(fitted("mlp"), candidate="mlp", examples=examples, settings=settings, out=tmp_path / "mlp")
+        package_model(
+            wrap_model(fitted("mlp"), "mlp"), candidate="mlp", examples=examples, settings=settings, out=tmp_path / "mlp"
+        )
 
 
 def test_an_unused_input_stays_part_of_the_signature(examples: Examples, tmp_path: Path) -> None:
@@ -108,7 +113,11 @@ def test_an_unused_input_stays_part_of_the_signature(examples: Examples, tmp_pat
     settings = PackageSettings(name="late", request_inputs=("hour", "origin"))
 
     manifest = package_model(
-        make_pipeline(_only("hour"), model), candidate="one", examples=examples, settings=settings, out=tmp_path / "one"
+        wrap_model(make_pipeline(_only("hour"), model), "one"),
+        candidate="one",
+        examples=examples,
+        settings=settings,
+        out=tmp_path / "one",
     )
 
     assert [spec.name for spec in manifest.signature.inputs] == ["hour", "origin"]
@@ -125,7 +134,9 @@ def _only(column: str) -> Any:
 def test_golden_rows_hold_edges_and_unknown_categories(
     fitted: Callable[[str], Any], examples: Examples, tmp_path: Path
 ) -> None:
-    package_model(fitted("regression"), candidate="r", examples=examples, settings=SETTINGS, out=tmp_path / "r")
+    package_model(
+        wrap_model(fitted("regression"), "r"), candidate="r", examples=examples, settings=SETTINGS, out=tmp_path / "r"
+    )
 
     golden = read_golden(tmp_path / "r" / "golden.npz")
     edges = {name: array[256:, 0] for name, array in golden.inputs.items()}
@@ -144,7 +155,9 @@ def test_edges_that_the_source_refuses_are_left_out(examples: Examples, tmp_path
     strict.fit(pd.DataFrame(training_arrays(examples.training, ["origin"])), examples.training["late"].to_numpy())
     settings = PackageSettings(name="late", request_inputs=("origin",))
 
-    package_model(strict, candidate="strict", examples=examples, settings=settings, out=tmp_path / "strict")
+    package_model(
+        wrap_model(strict, "strict"), candidate="strict", examples=examples, settings=settings, out=tmp_path / "strict"
+    )
 
     assert read_golden(tmp_path / "strict" / "golden.npz").rows == 256
 
@@ -163,7 +176,7 @@ def test_edges_that_the_source_refuses_are_left_out(examples: Examples, tmp_path
 )
 def test_what_is_no_convertible_binary_classifier_is_refused(model: Any, said: str, examples: Examples, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=said) as refused:
-        package_model(model, candidate="odd", examples=examples, settings=SETTINGS, out=tmp_path / "odd")
+        package_model(wrap_model(model, "odd"), candidate="odd", examples=examples, settings=SETTINGS, out=tmp_path / "odd")
 
     assert "model odd" in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -191,7 +204,13 @@ def test_bad_examples_are_named_and_nothing_is_written(
     change: Callable[[Examples], Examples], said: str, fitted: Callable[[str], Any], examples: Examples, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=said):
-        package_model(fitted("regression"), candidate="r", examples=change(examples), settings=SETTINGS, out=tmp_path / "r")
+        package_model(
+            wrap_model(fitted("regression"), "r"),
+            candidate="r",
+            examples=change(examples),
+            settings=SETTINGS,
+            out=tmp_path / "r",
+        )
 
     assert list(tmp_path.iterdir()) == []
 
@@ -206,7 +225,7 @@ def test_a_source_model_that_cannot_be_loaded_is_named(tmp_path: Path, content: 
         file.write_bytes(content)
 
     with pytest.raises(PackageError, match=r"model\.joblib: cannot be loaded"):
-        load_source_model(file)
+        open_source(file)
 
 
 PROJECT = """

@@ -1,11 +1,12 @@
-"""Converts a scikit-learn classifier to an ONNX graph with one input a column and one output, `probability`."""
+"""Source models of scikit-learn: run by themselves, converted by skl2onnx."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import pandas as pd
+import sklearn
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
@@ -13,26 +14,50 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import PROBABILITY, Datatype, Signature, TensorSpec
+from tidegate.packaging.manifest import PROBABILITY, Datatype, Signature, SourceFacts, Task, TensorSpec
+from tidegate.packaging.sources.source import Array
 
 _CONVERTER_TYPES = {"BYTES": StringTensorType, "INT64": Int64TensorType, "FP32": FloatTensorType}
 _ONNX_TYPES = {"BYTES": TensorProto.STRING, "INT64": TensorProto.INT64, "FP32": TensorProto.FLOAT}
 _OPSET = {"": 18, "ai.onnx.ml": 3}
 
 
-def convert_classifier(model: Any, signature: Signature, *, name: str) -> onnx.ModelProto:
-    """Return the ONNX graph of a fitted binary classifier.
+class SklearnModel:
+    """A fitted scikit-learn classifier of two classes, or a pipeline that ends in one."""
 
-    Each input of the signature is a graph input of shape [-1, 1], used or not; the only output is `probability`, float32 of
-    shape [-1]: the probability of class 1.
+    task: Task = "binary-classification"
+    classes: tuple[str, ...] = ()
 
-    Raises:
-        PackageError: The model is not a fitted classifier of classes 0 and 1, or skl2onnx has no converter for a part of it.
-    """
-    _check_classifier(model, name)
-    _check_columns(model, signature, name)
-    converted = _convert(_reading_columns(model, signature), signature, name)
-    return _with_one_output(_with_exact_inputs(converted, signature))
+    def __init__(self, model: Any, name: str) -> None:
+        """Check that the model is fitted; raises PackageError if it is not, or not a classifier of classes 0 and 1."""
+        _check_classifier(model, name)
+        self._model, self._name = model, name
+        self.facts = SourceFacts(framework="scikit-learn", version=sklearn.__version__, kind=type(model).__name__)
+        self.columns = tuple(str(column) for column in getattr(model, "feature_names_in_", ()))
+
+    def accept(self, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+        """Return the inputs as they are; raises PackageError if a column that the model reads is not among them."""
+        given = [spec.name for spec in inputs]
+        for column in self.columns:
+            if column not in given:
+                raise PackageError(f"model {self._name}: it reads column {column!r}, which is not among {', '.join(given)}")
+        return tuple(inputs)
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the probability of class 1, float32 of shape [n]; raises PackageError if the model refuses the rows."""
+        frame = pd.DataFrame({column: inputs[column].reshape(-1) for column in self.columns or inputs})
+        try:
+            probabilities = np.asarray(self._model.predict_proba(frame))
+        except Exception as error:  # a source model raises whatever its steps raise
+            reason = " ".join(str(error).split())
+            raise PackageError(f"model {self._name}: it cannot predict the given rows: {reason[:300]}") from error
+        return {PROBABILITY: probabilities[:, 1].astype(np.float32)}
+
+    def to_onnx(self, inputs: Sequence[TensorSpec], example: Mapping[str, Array]) -> onnx.ModelProto:
+        """Return the ONNX graph; raises PackageError if skl2onnx has no converter for a part of the model."""
+        signature = Signature(inputs=tuple(inputs), outputs=())
+        converted = _convert(_reading_columns(self._model, signature), signature, self._name)
+        return _with_one_output(_with_exact_inputs(converted, signature))
 
 
 def _check_classifier(model: Any, name: str) -> None:
@@ -44,13 +69,6 @@ def _check_classifier(model: Any, name: str) -> None:
         raise PackageError(f"model {name}: {type(model).__name__} is not fitted (no classes_); fit it first") from None
     if classes != [0, 1]:
         raise PackageError(f"model {name}: its classes are {classes}; [0, 1] is needed")
-
-
-def _check_columns(model: Any, signature: Signature, name: str) -> None:
-    given = [spec.name for spec in signature.inputs]
-    for column in getattr(model, "feature_names_in_", ()):
-        if column not in given:
-            raise PackageError(f"model {name}: it reads column {str(column)!r}, which is not among {', '.join(given)}")
 
 
 def _reading_columns(model: Any, signature: Signature) -> Any:

@@ -1,0 +1,116 @@
+"""The project file's gates: everything that stands between a trained model and users."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tidegate.project.types import Names, Positive, Section, Share
+
+
+class DataGate(Section):
+    """What a training set must satisfy before anything is trained on it."""
+
+    min_rows: int = Field(default=1000, ge=1)
+    max_null_share: Share = Field(default=0.5, description="For every feature column not named below.")
+    max_null_share_of: dict[str, Share] = Field(default_factory=dict, description="Column name to its own bound.")
+    label_rate: tuple[Share, Share] = Field(default=(0.001, 0.999), description="Lowest and highest share of class 1.")
+    max_duplicate_share: Share = Field(default=0.0, description="Share of rows whose id occurred before.")
+
+
+class Tolerance(Section):
+    """How far outputs may lie from the source model's: |found - expected| <= max_absolute + max_relative * |expected|."""
+
+    max_absolute: float = Field(ge=0)
+    max_relative: float = Field(ge=0)
+    max_flip_rate: Share = Field(description="Share of rows whose class changes; only a classification has any.")
+
+
+class OutputTolerances(Section):
+    """Tolerances of one output that differ from those of all; null means no difference."""
+
+    full: Tolerance | None = None
+    half: Tolerance | None = None
+    int8: Tolerance | None = None
+
+
+class ParityGate(Section):
+    """How far a variant's outputs may lie from the source model's on the golden sample, by the variant's precision."""
+
+    full: Tolerance = Tolerance(max_absolute=1e-4, max_relative=1e-4, max_flip_rate=0.001)
+    half: Tolerance = Tolerance(max_absolute=0.01, max_relative=0.01, max_flip_rate=0.01)
+    int8: Tolerance = Tolerance(max_absolute=0.05, max_relative=0.05, max_flip_rate=0.02)
+    outputs: dict[str, OutputTolerances] = Field(default_factory=dict, description="By output name.")
+
+
+class AccuracyGate(Section):
+    """How good a variant must be on the labelled holdout."""
+
+    metric: Literal["roc_auc", "accuracy", "log_loss", "rmse", "mae"] = "roc_auc"
+    minimum: float | None = Field(default=None, description="No variant below it passes; for roc_auc and accuracy.")
+    maximum: float | None = Field(default=None, description="No variant above it passes; for log_loss, rmse and mae.")
+    max_loss: float = Field(
+        default=0.005,
+        ge=0,
+        description="Largest accepted loss against its source model; for log_loss, rmse and mae a share of the model's own.",
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence that the loss lies below max_loss.")
+
+    @model_validator(mode="after")
+    def _bound_fits_the_metric(self) -> Self:
+        rises = self.metric in ("roc_auc", "accuracy")
+        if (self.maximum if rises else self.minimum) is not None:
+            wrong, right = ("maximum", "minimum") if rises else ("minimum", "maximum")
+            raise ValueError(f"{wrong} is no bound for {self.metric}; give {right}")
+        if rises and self.minimum is not None and not 0 <= self.minimum <= 1:
+            raise ValueError(f"minimum {self.minimum:g} must be from 0 to 1 for {self.metric}")
+        return self
+
+    @property
+    def bound(self) -> float | None:
+        """The minimum or maximum, whichever the metric has."""
+        return self.minimum if self.metric in ("roc_auc", "accuracy") else self.maximum
+
+
+class BenchmarkGate(Section):
+    """How fast and how large a variant may be, and how that is measured."""
+
+    max_p99_ms: Positive = Field(default=50.0, description="For one row and one caller.")
+    max_size_mb: Positive | None = Field(default=None, description="Of the graph.")
+    max_memory_mb: Positive | None = Field(default=None, description="That loading and running it adds to a process, at most.")
+    max_load_seconds: Positive | None = Field(default=None, description="From its files to the first answer.")
+    batch_sizes: tuple[int, ...] = Field(default=(1, 64), min_length=1)
+    concurrencies: tuple[int, ...] = Field(default=(1, 2), min_length=1, description="Callers at once, at the largest batch.")
+    rounds: int = Field(default=15, ge=3, description="Interleaved rounds over all surviving variants.")
+    calls_per_round: int = Field(default=200, ge=10)
+    threads: int = Field(default=1, ge=1, description="ONNX Runtime intra-op threads of the baseline and most variants.")
+
+
+class PricesSection(Section):
+    """What serving costs, in any currency. The defaults are examples: put in your own."""
+
+    core_hour: float = Field(default=0.04, ge=0)
+    memory_gib_hour: float = Field(default=0.005, ge=0)
+    gpu_hour: float = Field(default=2.5, ge=0)
+
+
+class ChampionGate(Section):
+    """What a challenger must prove against the champion on the most recent labels, which neither was trained on."""
+
+    max_loss: float = Field(default=0.0, ge=0, description="Largest accepted loss of the metric against the champion.")
+    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    min_rows: int = Field(default=500, ge=10, description="Fewer labelled rows than this cannot decide; the gate fails.")
+
+
+class GatesSection(Section):
+    """Everything that stands between a trained model and users."""
+
+    data: DataGate = DataGate()
+    parity: ParityGate = ParityGate()
+    accuracy: AccuracyGate
+    benchmark: BenchmarkGate = BenchmarkGate()
+    champion: ChampionGate = ChampionGate()
+    objective: Literal["latency", "throughput", "cost", "size"] = Field(
+        default="latency", description="What the selection minimizes (or, for throughput, maximizes) among survivors."
+    )
+    prices: PricesSection = Field(default=PricesSection(), description="For the objective cost.")
+    variants: Names | None = Field(default=None, description="Names of variants to build; null means all of the target's.")
