@@ -10,9 +10,10 @@ from tidegate.project.gates import (
     OutputTolerances,
     ParityGate,
     PricesSection,
+    ProjectGates,
     Tolerance,
 )
-from tidegate.project.project import Project, ProjectPaths, TargetKind, load_project, project_schema
+from tidegate.project.project import Project, ProjectPaths, TargetKind, load_gates, load_project, project_schema
 from tidegate.project.sections import (
     DriftPolicySection,
     FeaturesSection,
@@ -40,12 +41,14 @@ __all__ = [
     "ParityGate",
     "PricesSection",
     "Project",
+    "ProjectGates",
     "ProjectPaths",
     "RolloutSection",
     "ServingSection",
     "TargetKind",
     "Tolerance",
     "TrainingSection",
+    "load_gates",
     "load_project",
     "project_schema",
 ]

@@ -3,8 +3,15 @@
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.config import JsonDict
 
+from tidegate.project.misfit import misfit
 from tidegate.project.types import Names, Positive, Section, Share
+
+Precision = Literal["full", "half", "int8"]
+MetricName = Literal["roc_auc", "accuracy", "log_loss", "rmse", "mae"]
+
+_RISING: tuple[MetricName, ...] = ("roc_auc", "accuracy")  # the larger, the better; both lie between 0 and 1
 
 
 class DataGate(Section):
@@ -26,7 +33,10 @@ class Tolerance(Section):
 
 
 class OutputTolerances(Section):
-    """Tolerances of one output that differ from those of all; null means no difference."""
+    """Tolerances of one output that differ from those of all; null means no difference.
+
+    An output of integers, booleans or text has no error but differs or not: `max_flip_rate` is the share of rows that may.
+    """
 
     full: Tolerance | None = None
     half: Tolerance | None = None
@@ -41,13 +51,28 @@ class ParityGate(Section):
     int8: Tolerance = Tolerance(max_absolute=0.05, max_relative=0.05, max_flip_rate=0.02)
     outputs: dict[str, OutputTolerances] = Field(default_factory=dict, description="By output name.")
 
+    def tolerance(self, output: str, precision: Precision) -> Tolerance:
+        """Return the tolerance of an output of a variant of that precision."""
+        general: Tolerance = getattr(self, precision)
+        return self._own(output, precision) or general
+
+    def differing(self, output: str, precision: Precision) -> float:
+        """Return the share of rows that may differ in an output of integers, booleans or text: none, unless `outputs` says."""
+        own = self._own(output, precision)
+        return own.max_flip_rate if own else 0.0
+
+    def _own(self, output: str, precision: Precision) -> Tolerance | None:
+        named = self.outputs.get(output)
+        own: Tolerance | None = getattr(named, precision) if named else None
+        return own
+
 
 class AccuracyGate(Section):
     """How good a variant must be on the labelled holdout."""
 
-    metric: Literal["roc_auc", "accuracy", "log_loss", "rmse", "mae"] = "roc_auc"
-    minimum: float | None = Field(default=None, description="No variant below it passes; for roc_auc and accuracy.")
-    maximum: float | None = Field(default=None, description="No variant above it passes; for log_loss, rmse and mae.")
+    metric: MetricName = "roc_auc"
+    minimum: Share | None = Field(default=None, description="No variant below it passes; for roc_auc and accuracy.")
+    maximum: float | None = Field(default=None, ge=0, description="No variant above it passes; for log_loss, rmse and mae.")
     max_loss: float = Field(
         default=0.005,
         ge=0,
@@ -57,18 +82,20 @@ class AccuracyGate(Section):
 
     @model_validator(mode="after")
     def _bound_fits_the_metric(self) -> Self:
-        rises = self.metric in ("roc_auc", "accuracy")
-        if (self.maximum if rises else self.minimum) is not None:
-            wrong, right = ("maximum", "minimum") if rises else ("minimum", "maximum")
-            raise ValueError(f"{wrong} is no bound for {self.metric}; give {right}")
-        if rises and self.minimum is not None and not 0 <= self.minimum <= 1:
-            raise ValueError(f"minimum {self.minimum:g} must be from 0 to 1 for {self.metric}")
+        wrong = "maximum" if self.metric in _RISING else "minimum"
+        if (given := getattr(self, wrong)) is not None:
+            raise misfit(wrong, given, f"{self.metric} has none; give {self.bound_name}")
         return self
 
     @property
+    def bound_name(self) -> Literal["minimum", "maximum"]:
+        """Which of the two bounds the metric has."""
+        return "minimum" if self.metric in _RISING else "maximum"
+
+    @property
     def bound(self) -> float | None:
-        """The minimum or maximum, whichever the metric has."""
-        return self.minimum if self.metric in ("roc_auc", "accuracy") else self.maximum
+        """The minimum or maximum, whichever the metric has; None accepts any value."""
+        return self.minimum if self.metric in _RISING else self.maximum
 
 
 class BenchmarkGate(Section):
@@ -82,6 +109,7 @@ class BenchmarkGate(Section):
     concurrencies: tuple[int, ...] = Field(default=(1, 2), min_length=1, description="Callers at once, at the largest batch.")
     rounds: int = Field(default=15, ge=3, description="Interleaved rounds over all surviving variants.")
     calls_per_round: int = Field(default=200, ge=10)
+    max_seconds: Positive = Field(default=20.0, description="Of the whole benchmark; slow variants make fewer calls a round.")
     threads: int = Field(default=1, ge=1, description="ONNX Runtime intra-op threads of the baseline and most variants.")
 
 
@@ -106,7 +134,7 @@ class GatesSection(Section):
 
     data: DataGate = DataGate()
     parity: ParityGate = ParityGate()
-    accuracy: AccuracyGate
+    accuracy: AccuracyGate | None = Field(default=None, description="null: the usual metric of the model's task, unbounded.")
     benchmark: BenchmarkGate = BenchmarkGate()
     champion: ChampionGate = ChampionGate()
     objective: Literal["latency", "throughput", "cost", "size"] = Field(
@@ -114,3 +142,32 @@ class GatesSection(Section):
     )
     prices: PricesSection = Field(default=PricesSection(), description="For the objective cost.")
     variants: Names | None = Field(default=None, description="Names of variants to build; null means all of the target's.")
+
+
+_NEEDS_A_BOUND: JsonDict = {
+    "if": {"properties": {"metric": {"const": "log_loss"}}, "required": ["metric"]},
+    "then": {"required": ["maximum"]},
+    "else": {"required": ["minimum"]},
+}
+
+
+class ProjectGates(GatesSection):
+    """The gates of a project, which releases a binary classifier: its accuracy must have a bound."""
+
+    accuracy: AccuracyGate = Field(json_schema_extra=_NEEDS_A_BOUND)
+
+    @model_validator(mode="after")
+    def _accuracy_suits_the_task(self) -> Self:
+        gate = self.accuracy
+        if gate.metric in ("rmse", "mae"):
+            raise misfit("accuracy.metric", gate.metric, "judges a regression; use roc_auc, accuracy or log_loss")
+        if gate.bound is None:
+            raise misfit(f"accuracy.{gate.bound_name}")
+        return self
+
+    @model_validator(mode="after")
+    def _parity_names_the_output(self) -> Self:
+        for name in self.parity.outputs:
+            if name != "probability":
+                raise misfit(f"parity.outputs.{name}", name, "no such output; a binary classification has: probability")
+        return self

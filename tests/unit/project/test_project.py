@@ -25,9 +25,11 @@ REQUIRED = {
     "gates": ["accuracy"], "gates.accuracy": ["minimum"],
 }  # fmt: skip
 SECTIONS = [
-    "features", "label", "training", "gates", "gates.data", "gates.parity", "gates.accuracy", "gates.benchmark",
-    "gates.champion", "serving", "serving.log", "rollout", "monitoring", "monitoring.policy",
+    "features", "label", "training", "gates", "gates.data", "gates.parity", "gates.accuracy",
+    "gates.benchmark", "gates.champion", "gates.prices", "serving", "serving.log", "rollout", "monitoring", "monitoring.policy",
 ]  # fmt: skip
+
+_TOLERANCE = {"max_absolute": 0.1, "max_relative": 0.1, "max_flip_rate": 0.1}
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_a_project_file(file: Path) -> None:
     assert project.label.classes == ("on-time", "late")
     assert project.rollout.steps == (5, 50, 100)
     assert project.serving.log.rotate_rows == 1000
-    assert project.gates.parity.max_absolute == 1e-4, "what is not given is at its default"
+    assert project.gates.parity.full.max_absolute == 1e-4, "what is not given is at its default"
     assert project.digest == f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
     assert load_project(file, digest=project.digest).digest == project.digest
 
@@ -166,9 +168,18 @@ def test_a_section_of_the_wrong_type_is_named(file: Path, document: dict[str, An
         ("gates.accuracy.minimum", 1.01, "less than or equal to 1"),
         ("gates.accuracy.minimum", float("nan"), "finite number"),
         ("gates.accuracy.confidence", 1, "less than 1"),
-        ("gates.parity.max_absolute", 0, "greater than 0"),
+        ("gates.accuracy.maximum", 0.5, "roc_auc has none; give minimum"),
+        ("gates.accuracy", {"metric": "rmse"}, "metric: 'rmse': judges a regression; use roc_auc, accuracy or log_loss"),
+        ("gates.accuracy.max_loss", -0.1, "greater than or equal to 0"),
+        ("gates.parity.max_absolute", 1e-4, "no such field (allowed: full, half, int8, outputs)"),
+        ("gates.parity.full", {**_TOLERANCE, "max_absolute": -1}, "greater than or equal to 0"),
+        ("gates.parity.int8", {**_TOLERANCE, "max_flip_rate": 2}, "less than or equal to 1"),
+        ("gates.parity.int8", {"max_absolute": 0.1}, "required, but not given"),
+        ("gates.parity.outputs.label", {}, "no such output; a binary classification has: probability"),
+        ("gates.parity.outputs.probability.int4", _TOLERANCE, "no such field (allowed: full, half, int8)"),
+        ("gates.parity.outputs.probability", 3, "expected fields (allowed: full, half, int8)"),
         ("gates.benchmark.rounds", 2, "greater than or equal to 3"),
-        ("gates.objective", "cost", "'latency', 'throughput' or 'size'"),
+        ("gates.objective", "speed", "'latency', 'throughput', 'cost' or 'size'"),
         ("gates.variants", ["fp16", "fp16"], "'fp16' is given twice"),
         ("serving.workers", 65, "less than or equal to 64"),
         ("serving.threshold", "half", "valid number"),
@@ -189,7 +200,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
 
     assert message.startswith(field)
     assert says in message
-    assert re.search(rf"{re.escape(field)}[.0-9]*: .", message)
+    assert re.search(rf"{re.escape(field)}[.0-9a-z_]*: .", message)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +347,8 @@ def test_the_schema_accepts_what_is_accepted(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("colour", "red"), ("serving.workers", 0), ("serving.colour", "red"), ("name", "Flights"), ("task", "regression"),
-     ("features.request_inputs", []), ("gates.accuracy.minimum", 2), ("training.window_days", "90")],
+     ("features.request_inputs", []), ("gates.accuracy.minimum", 2), ("gates.accuracy", {}),
+     ("gates.accuracy", {"metric": "log_loss"}), ("gates.parity.int8", {"max_absolute": 0.1}), ("training.window_days", "90")],
 )  # fmt: skip
 def test_the_schema_refuses_what_is_refused(document: dict[str, Any], field: str, value: object) -> None:
     _set(document, field, value)
