@@ -1,76 +1,275 @@
-"""The parity gate: how far a variant's outputs lie from the source model's on the golden sample."""
+"""The parity gate: how far a graph's outputs lie from the source model's own on the golden sample.
 
-from dataclasses import dataclass
+replay = replay_golden(session.run, golden)                       # where the graph can crash: in the variant's own process
+parity = measure_parity(golden, replay, gate, "int8", task=manifest.task, threshold=manifest.threshold)
+judge_parity("mlp/int8-dynamic", parity, gate, "int8", golden.rows)
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tidegate.errors import OptimizationError
+from tidegate.optimization.records import OutputParity
 from tidegate.packaging.golden import Golden
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import PROBABILITY, Verdict
-from tidegate.project import ParityGate
+from tidegate.packaging.manifest import SCORE_OUTPUTS, Precision, Task, Verdict
+from tidegate.project import ParityGate, Tolerance
+
+Array = NDArray[Any]
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 _ROWS_ALONE = 32
+_ODD_BATCHES = (3, 7, 17)
+_BATCH_BYTES = 64 * 1024 * 1024  # of inputs; what a graph computes from them can be many times as much
+_TIE = 1e-6  # a score this close to the threshold, or to another class's, is float32's rounding away from another class
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
-    """The largest absolute difference, and the share of rows whose class changes, over `rows` rows."""
+class Replay:
+    """What a graph answered to golden rows, whole, alone and in odd batches.
 
-    max_absolute: float
-    flip_rate: float
-    rows: int
-
-
-def measure_parity(model: PackageModel, golden: Golden) -> Parity:
-    """Compare a package with the golden outputs, all rows in one batch and some of them each on its own.
-
-    A NaN where the golden sample has a number counts as an infinite difference.
+    Attributes:
+        rows: Which golden row each answer is to, shape [answers].
+        batches: How many rows the batch had that the answer was part of, shape [answers].
+        outputs: By name, shape [answers, …].
+        misfits: Outputs that are no rows of one shape, by name, with what is wrong in words.
     """
-    expected = golden.outputs[PROBABILITY].astype(np.float64)
-    together = model.outputs_of(golden.inputs)[PROBABILITY]
-    alone = [_row_alone(model, golden, row) for row in _rows_alone(golden)]
-    found = np.concatenate([together, *alone]).astype(np.float64)
-    expected = np.concatenate([expected, expected[_rows_alone(golden)]])
-    difference = np.where(np.isnan(found) & np.isnan(expected), 0.0, np.abs(found - expected))
-    threshold = model.manifest.threshold or 0.5
-    flips = (found >= threshold) != (expected >= threshold)
-    return Parity(
-        max_absolute=float(np.nan_to_num(difference, nan=np.inf).max()), flip_rate=float(flips.mean()), rows=golden.rows
+
+    rows: NDArray[np.int64]
+    batches: NDArray[np.int64]
+    outputs: dict[str, Array]
+    misfits: dict[str, str] = field(default_factory=dict)
+
+
+def replay_golden(run: Run, golden: Golden) -> Replay:
+    """Run a graph on the golden rows: all in one batch, up to 32 each alone, and in batches of 3, 7 and 17.
+
+    All rows in one batch means chunks of at most 64 MiB of inputs, where they are more. The rows that are run again lie spread
+    over the whole sample, since its real rows come first and its edges last.
+
+    Args:
+        run: Takes inputs in the signature's shapes and returns outputs, by name.
+        golden: The source model's inputs and outputs.
+
+    Raises:
+        OptimizationError: The sample is empty, or the graph fails on a batch; the message says how many rows it had.
+    """
+    if golden.rows == 0:
+        raise OptimizationError("the golden sample holds no rows; package again")
+    batches = list(_batches(golden))
+    answers = [_answer(run, golden, rows) for rows in batches]
+    outputs: dict[str, Array] = {}
+    misfits: dict[str, str] = {}
+    for name in answers[0]:
+        parts = [np.asarray(answer[name]) for answer in answers]
+        misfit = _misfit(parts, batches)
+        if misfit:
+            misfits[name] = misfit
+        else:
+            outputs[name] = np.concatenate(parts)
+    sizes = np.concatenate([np.full(len(rows), len(rows)) for rows in batches])
+    return Replay(np.concatenate(batches), sizes, outputs, misfits)
+
+
+def measure_parity(
+    golden: Golden, replay: Replay, gate: ParityGate, precision: Precision, *, task: Task, threshold: float | None
+) -> tuple[OutputParity, ...]:
+    """Compare every output with the source model's, element by element.
+
+    The error of a number is held to `max_absolute + max_relative * |expected|`, as numpy's `allclose` does, so a zero has a
+    tolerance too. A NaN or infinity on one side only is infinitely far. Integers, booleans and text are equal or not.
+
+    Args:
+        golden: The source model's inputs and outputs.
+        replay: The graph's answers to them.
+        gate: The tolerances.
+        precision: Of the variant's arithmetic.
+        task: Says which output is a classification's score, whose class can change.
+        threshold: Of a binary classification; None means 0.5.
+
+    Raises:
+        OptimizationError: `gate.outputs` names an output that the model does not have.
+    """
+    for name in gate.outputs:
+        if name not in golden.outputs:
+            raise OptimizationError(f"gates.parity.outputs.{name}: no such output; the model has {', '.join(golden.outputs)}")
+    score = SCORE_OUTPUTS.get(task)
+    found = []
+    for name in golden.outputs:
+        flips = _flips_of(task, 0.5 if threshold is None else threshold) if name == score else None
+        found.append(_compare(name, golden, replay, gate.tolerance(name, precision), flips))
+    return tuple(found)
+
+
+def judge_parity(
+    name: str, parity: Sequence[OutputParity], gate: ParityGate, precision: Precision, rows: int
+) -> tuple[Verdict, ...]:
+    """Hold a parity to the tolerances of its precision: up to two verdicts an output, on its error and on changed classes.
+
+    Args:
+        name: What is judged, "candidate/variant".
+        parity: What `measure_parity` found under the same gate and precision.
+        gate: The tolerances.
+        precision: Of the variant's arithmetic.
+        rows: How many the golden sample holds, for the notes.
+    """
+
+    def verdict(measure: str, value: float | None, bound: float, note: str) -> Verdict:
+        passed = value is not None and value <= bound
+        said = "; ".join(part for part in (note, f"{rows} golden rows, {precision} precision") if part)
+        return Verdict(gate="parity", subject=name, measure=measure, value=value, bound=bound, passed=passed, note=said)
+
+    verdicts = []
+    for output in parity:
+        allowed = gate.tolerance(output.output, precision)
+        if output.differing is not None:
+            measure, bound = f"share of rows whose {output.output} differs", gate.differing(output.output, precision)
+            verdicts.append(verdict(measure, output.differing, bound, output.worst))
+            continue
+        measure = f"largest error of {output.output}, as a share of what is allowed"
+        verdicts.append(verdict(measure, output.of_tolerance, 1.0, output.problem or _error_in_words(output, allowed)))
+        if output.flip_rate is not None:
+            measure = f"share of rows whose class changes by {output.output}"
+            verdicts.append(verdict(measure, output.flip_rate, allowed.max_flip_rate, ""))
+    return tuple(verdicts)
+
+
+def _batches(golden: Golden) -> Iterator[NDArray[np.int64]]:
+    size = max(1, _BATCH_BYTES * golden.rows // max(1, sum(array.nbytes for array in golden.inputs.values())))
+    everything = np.arange(golden.rows)
+    yield from (everything[start : start + size] for start in range(0, golden.rows, size))
+    yield from (row.reshape(1) for row in _spread(golden.rows, min(_ROWS_ALONE, golden.rows)))
+    yield from (_spread(golden.rows, size) for size in _ODD_BATCHES)
+
+
+def _spread(rows: int, count: int) -> NDArray[np.int64]:
+    """Return `count` row numbers from the first to the last, rows repeated where there are fewer."""
+    return np.linspace(0, rows - 1, num=count).round().astype(np.int64)
+
+
+def _answer(run: Run, golden: Golden, rows: NDArray[np.int64]) -> Mapping[str, Array]:
+    try:
+        return run({name: array[rows] for name, array in golden.inputs.items()})
+    except Exception as error:  # ONNX Runtime raises its own kinds of errors
+        message = " ".join(str(error).split())
+        raise OptimizationError(f"the graph fails on a batch of {_counted(len(rows))}: {message}") from error
+
+
+def _misfit(parts: Sequence[Array], batches: Sequence[NDArray[np.int64]]) -> str:
+    first = parts[0]
+    for part, rows in zip(parts, batches, strict=True):
+        if part.ndim == 0 or len(part) != len(rows):
+            return f"a batch of {_counted(len(rows))} gives shape {list(part.shape)}, which is not one answer a row"
+        if part.shape[1:] != first.shape[1:]:
+            return (
+                f"a batch of {_counted(len(rows))} gives shape {list(part.shape[1:])} a row, "
+                f"one of {len(batches[0])} gives {list(first.shape[1:])}"
+            )
+    return ""
+
+
+def _compare(name: str, golden: Golden, replay: Replay, allowed: Tolerance, flips: "_Flips | None") -> OutputParity:
+    problem = replay.misfits.get(name, "") if name not in replay.outputs else ""
+    if name not in replay.outputs:
+        return _incomparable(name, problem or "the graph has no such output")
+    expected, found = golden.outputs[name][replay.rows], replay.outputs[name]
+    if found.shape != expected.shape:
+        given, wanted = list(found.shape[1:]), list(expected.shape[1:])
+        return _incomparable(name, f"shape {given} a row where the source model gives {wanted}")
+    if _kind(found) != _kind(expected):
+        return _incomparable(name, f"{_kind(found)} where the source model gives {_kind(expected)}")
+    if _kind(expected) != "floating-point numbers":
+        return _exact(name, expected, found, replay)
+    return _within(name, expected.astype(np.float64), found.astype(np.float64), replay, allowed, flips)
+
+
+def _incomparable(name: str, problem: str) -> OutputParity:
+    return OutputParity(output=name, max_absolute=None, max_relative=None, of_tolerance=None, problem=problem)
+
+
+def _kind(array: Array) -> str:
+    kinds = {"b": "booleans", "i": "integers", "u": "integers", "O": "text", "U": "text", "S": "text"}
+    return kinds.get(array.dtype.kind, "floating-point numbers")
+
+
+def _exact(name: str, expected: Array, found: Array, replay: Replay) -> OutputParity:
+    differs = (found != expected).reshape(len(expected), -1)
+    worst = _described(expected, found, replay, int(differs.argmax())) if differs.any() else ""
+    share = float(differs.any(axis=1).mean())
+    return OutputParity(output=name, max_absolute=None, max_relative=None, of_tolerance=None, differing=share, worst=worst)
+
+
+def _within(
+    name: str, expected: Array, found: Array, replay: Replay, allowed: Tolerance, flips: "_Flips | None"
+) -> OutputParity:
+    if expected.size == 0:
+        return OutputParity(output=name, max_absolute=0.0, max_relative=0.0, of_tolerance=0.0)
+    size = np.abs(expected)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        error = np.where((found == expected) | (np.isnan(found) & np.isnan(expected)), 0.0, np.abs(found - expected))
+        error = np.nan_to_num(error, nan=np.inf, posinf=np.inf)
+        # An infinite expectation allows no error; without this it would allow any.
+        tolerance = allowed.max_absolute + allowed.max_relative * np.where(np.isfinite(size), size, 0.0)
+        share = np.where(error == 0, 0.0, error / tolerance)
+        relative = np.where(error == 0, 0.0, error / size)[size > 0]
+    worst = int(share.argmax())
+    return OutputParity(
+        output=name,
+        max_absolute=_finite(error.max()),
+        max_relative=_finite(relative.max(initial=0.0)),
+        of_tolerance=_finite(share.flat[worst]),
+        flip_rate=None if flips is None else float(flips(expected, found).mean()),
+        worst=_described(expected, found, replay, worst) if share.flat[worst] > 0 else "",
     )
 
 
-def judge_parity(name: str, parity: Parity, gate: ParityGate, *, reduced_precision: bool) -> tuple[Verdict, ...]:
-    """Hold a parity to the gate's bounds, those for reduced precision if the variant reduces it."""
-    tolerance = gate.int8 if reduced_precision else gate.full
-    absolute, flips = tolerance.max_absolute, tolerance.max_flip_rate
-    note = f"{parity.rows} golden rows, {'reduced' if reduced_precision else 'full'} precision"
-    finite = parity.max_absolute if np.isfinite(parity.max_absolute) else None
-    return (
-        Verdict(
-            gate="parity",
-            subject=name,
-            measure="largest absolute difference of the probability to the source model's",
-            value=finite,
-            bound=absolute,
-            passed=finite is not None and finite <= absolute,
-            note=note if finite is not None else f"{note}; an output is not a number",
-        ),
-        Verdict(
-            gate="parity",
-            subject=name,
-            measure="share of rows whose class changes",
-            value=parity.flip_rate,
-            bound=flips,
-            passed=parity.flip_rate <= flips,
-            note=note,
-        ),
-    )
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
-def _rows_alone(golden: Golden) -> list[int]:
-    """Return row numbers spread evenly over the sample, its last row (an edge) among them."""
-    return sorted({int(row) for row in np.linspace(0, golden.rows - 1, num=min(_ROWS_ALONE, golden.rows))})
+_Flips = Callable[[Array, Array], NDArray[np.bool_]]
 
 
-def _row_alone(model: PackageModel, golden: Golden, row: int) -> np.ndarray:
-    return model.outputs_of({name: array[row : row + 1] for name, array in golden.inputs.items()})[PROBABILITY]
+def _flips_of(task: Task, threshold: float) -> "_Flips | None":
+    """Return what tells which rows change their class; rows that had no class of their own, being tied, do not count."""
+
+    def of_binary(expected: Array, found: Array) -> NDArray[np.bool_]:
+        tied = np.abs(expected - threshold) <= _TIE
+        flips: NDArray[np.bool_] = ((found >= threshold) != (expected >= threshold)) & ~tied
+        return flips
+
+    def of_multiclass(expected: Array, found: Array) -> NDArray[np.bool_]:
+        if expected.shape[1] < 2:
+            return np.zeros(len(expected), dtype=np.bool_)
+        best = np.sort(expected, axis=1)[:, -2:]
+        tied = best[:, 1] - best[:, 0] <= _TIE
+        flips: NDArray[np.bool_] = (found.argmax(axis=1) != expected.argmax(axis=1)) & ~tied
+        return flips
+
+    return {"binary-classification": of_binary, "multiclass-classification": of_multiclass}.get(task)
+
+
+def _described(expected: Array, found: Array, replay: Replay, element: int) -> str:
+    answer = element // max(1, expected[0].size)
+    row, batch = int(replay.rows[answer]), int(replay.batches[answer])
+    given, wanted = found.reshape(-1)[element], expected.reshape(-1)[element]
+    return f"golden row {row} in a batch of {batch}: {_shown(given)} where the source model gives {_shown(wanted)}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(str(value))[:80] if isinstance(value, str) else str(value)
+
+
+def _error_in_words(output: OutputParity, allowed: Tolerance) -> str:
+    bound = f"allowed {allowed.max_absolute:g} + {allowed.max_relative:g} of the value"
+    if not output.worst:
+        return f"no difference at all; {bound}"
+    largest = "not a number" if output.max_absolute is None else f"{output.max_absolute:.3g} at most"
+    return f"{output.worst}; absolute error {largest}; {bound}"
+
+
+def _counted(rows: int) -> str:
+    return f"{rows} row" if rows == 1 else f"{rows} rows"

@@ -37,7 +37,7 @@ class OutputParity(_Record, frozen=True, kw_only=True):
     """How far one output lies from the source model's over all golden rows, whole, alone and in odd batches.
 
     `of_tolerance` is the largest difference as a share of what the gate allows there; None where one output is no number and
-    the other is.
+    the other is, and of outputs that are compared exactly (`differing`) or not at all (`problem`).
     """
 
     output: str
@@ -45,6 +45,9 @@ class OutputParity(_Record, frozen=True, kw_only=True):
     max_relative: float | None
     of_tolerance: float | None
     flip_rate: float | None = None  # share of rows whose class changes; None unless it is a classification's score
+    differing: float | None = None  # share of rows that differ; only of an output of integers, booleans or text
+    worst: str = ""  # the golden row that lies farthest off, in words; empty if none is off
+    problem: str = ""  # why the output cannot be compared at all, such as another shape
 
 
 class Accuracy(_Record, frozen=True, kw_only=True):
@@ -57,6 +60,7 @@ class Accuracy(_Record, frozen=True, kw_only=True):
     loss: float
     loss_bound: float
     rows: int
+    rows_needed: int = 0  # to see, with the gate's confidence, a loss as small as it accepts; 0 for the baseline itself
 
 
 class Footprint(_Record, frozen=True, kw_only=True):
