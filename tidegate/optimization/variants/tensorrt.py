@@ -5,22 +5,19 @@ the same kind of GPU starts without a build.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import ClassVar
 
 import onnx
-from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from tidegate.optimization.engines import EngineBuilder
+from tidegate.optimization.graphs.calibration import calibration_batches
 from tidegate.optimization.graphs.reading import CONVOLUTIONS, MATRIX_OPERATORS, why_without
 from tidegate.optimization.variants.builder import without_advice
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Precision
-from tidegate.packaging.package import read_manifest
-from tidegate.packaging.packing import pack
+from tidegate.packaging.manifest import MODEL_NAME, Precision
 
 _QUANTIZED = sorted(CONVOLUTIONS | MATRIX_OPERATORS)
 
@@ -47,7 +44,7 @@ class TensorRtFp16(EngineBuilder):
 
 @dataclass(frozen=True, slots=True)
 class TensorRtInt8(EngineBuilder):
-    """8-bit integers with the golden sample's ranges written into the graph (QDQ), half precision elsewhere.
+    """8-bit integers with the ranges of real rows written into the graph (QDQ), half precision elsewhere.
 
     Such a graph needs no calibration table, and TensorRT takes none beside it. It wants weights and activations that are
     symmetric around zero, and biases as they are.
@@ -57,19 +54,24 @@ class TensorRtInt8(EngineBuilder):
     precision: ClassVar[Precision] = "int8"
     complexity: ClassVar[int] = 64
     options: ClassVar[Mapping[str, str]] = {"trt_int8_enable": "True", "trt_fp16_enable": "True"}
+    calibration_rows: int = 512
 
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Applies where TensorRT is, to models with dense layers that it can run whole."""
         return EngineBuilder.applies(self, model) or why_without(model, _QUANTIZED, "to quantize")
 
     def graph(self, package: Path) -> bytes:
-        """Observe the golden sample's activations, and write their ranges around every dense layer."""
+        """Observe the activations of real rows, and write their ranges around every dense layer."""
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+        batches = iter(calibration_batches(package, rows=self.calibration_rows))
+        reader = SimpleNamespace(get_next=lambda: next(batches, None))
         with without_advice(), tempfile.TemporaryDirectory() as folder:
             quantized = Path(folder) / MODEL_NAME
             quantize_static(
                 package / MODEL_NAME,
                 quantized,
-                _GoldenRows(package),
+                reader,
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=_QUANTIZED,
                 activation_type=QuantType.QInt8,
@@ -83,12 +85,3 @@ class TensorRtInt8(EngineBuilder):
                 },
             )
             return quantized.read_bytes()
-
-
-class _GoldenRows(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, package: Path) -> None:
-        golden = read_golden(package / GOLDEN_NAME)
-        self._batches: Iterator[dict[str, NDArray[Any]]] = iter([pack(golden.inputs, read_manifest(package).packing)])
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        return next(self._batches, None)

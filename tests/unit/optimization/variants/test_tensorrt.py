@@ -15,11 +15,9 @@ from tidegate.errors import OptimizationError
 from tidegate.optimization import engines
 from tidegate.optimization.engines import profile
 from tidegate.optimization.variants import tensorrt, variant_builder, variant_names
-from tidegate.packaging.golden import Golden, golden_bytes
 from tidegate.packaging.gpu import CPU, CUDA, TENSORRT, Machine, this_machine
 from tidegate.packaging.manifest import (
     ENGINE_NAME,
-    GOLDEN_NAME,
     MODEL_NAME,
     SCHEMA_VERSION,
     Engine,
@@ -76,14 +74,12 @@ def _manifest(*inputs: TensorSpec) -> Manifest:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package's graph and golden sample; its manifest is told, since nothing here is served."""
+    """A package's graph; its manifest and calibration rows are told, since nothing here is served."""
     onnx.save(_model(), tmp_path / MODEL_NAME)
-    rows = np.random.default_rng(1).normal(size=(64, 3)).astype(np.float32)
-    outputs = ort.InferenceSession(tmp_path / MODEL_NAME, providers=[CPU]).run(["z"], {"x": rows})[0]
-    (tmp_path / GOLDEN_NAME).write_bytes(golden_bytes(Golden({"x": rows}, {"z": outputs})))
+    observed = np.random.default_rng(1).normal(size=(64, 3)).astype(np.float32)
     manifest = _manifest(TensorSpec(name="x", datatype="FP32", shape=(-1, 3)))
     monkeypatch.setattr(engines, "read_manifest", lambda package: manifest)
-    monkeypatch.setattr(tensorrt, "read_manifest", lambda package: manifest)
+    monkeypatch.setattr(tensorrt, "calibration_batches", lambda package, *, rows: [{"x": observed}])
     return tmp_path
 
 
