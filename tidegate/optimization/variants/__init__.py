@@ -30,7 +30,7 @@ def simplicity(name: str) -> int:
 @cache
 def _all() -> dict[str, VariantBuilder]:
     found = [setting for builder in _classes() for setting in builder.settings().items()]
-    return dict(sorted(found, key=lambda item: (item[1].complexity, item[0])))
+    return dict(sorted(found, key=lambda item: item[1].complexity))  # stable: settings stay in their class's order
 
 
 def _classes() -> Iterator[type[VariantBuilder]]:

@@ -1,19 +1,23 @@
 """What a variant's builder is, and what it returns."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import onnx
 
+from tidegate.errors import OptimizationError
 from tidegate.packaging.manifest import Precision, Runtime, Scalar
 
 Target = Literal["cpu", "cuda", "tensorrt"]
 
-_DENSE = frozenset({"MatMul", "Gemm"})
+
+class NotApplicable(OptimizationError):
+    """Building found that there is nothing to gain or to change; the message is the reason that is listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,14 @@ class BuiltGraph:
         graph: The serialized graph; its inputs and outputs are the baseline's.
         runtime: How to load it.
         files: Further files of the package by name, such as `engine.onnx`.
+        parameters: What building chose, beside the builder's own parameters.
         note: What the builder found out and people should know, in one line; empty if nothing.
     """
 
     graph: bytes
     runtime: Runtime
     files: Mapping[str, bytes] = field(default_factory=dict)
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
     note: str = ""
 
 
@@ -50,34 +56,36 @@ class VariantBuilder(Protocol):
 
     @classmethod
     def settings(cls) -> Mapping[str, Self]:
-        """Return the builders that a search tries, by variant name, each with its parameters."""
+        """Return the builders that a search tries, by variant name, each with its parameters, simplest first."""
+        return {cls.name: cls()}
 
     @property
     def parameters(self) -> dict[str, Scalar]:
         """The parameters, as recorded in the package."""
+        return asdict(cast(Any, self))
 
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Return why the variant cannot be built from `model` here, or None if it can; must be quick."""
 
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
-        """Return the variant of the baseline package at `package`, which is loaded by `runtime`."""
+        """Return the variant of the baseline package at `package`, which is loaded by `runtime`.
+
+        Raises:
+            NotApplicable: As `applies`, where only building can tell.
+        """
 
 
-def without_dense_layers(model: onnx.ModelProto) -> str | None:
-    """Return why a variant of dense layers does not apply: the model has none; None if it has."""
-    operators = {node.op_type for node in model.graph.node}
-    if operators & _DENSE:
-        return None
-    trees = sorted(operator for operator in operators if operator.startswith("TreeEnsemble"))
-    kind = f"a tree ensemble ({trees[0]})" if trees else "a model without dense layers"
-    return f"no MatMul or Gemm to reduce: it is {kind}"
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
 def without_advice() -> Iterator[None]:
     """Keep the quantizers' advice (to preprocess graphs that need none) off the root logger."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

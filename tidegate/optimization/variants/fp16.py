@@ -1,56 +1,42 @@
-"""Variant `fp16`: dense layers in half precision; inputs, preprocessing and the output stay in single precision."""
+"""Variant `fp16`: everything from the first to the last dense layer in half precision."""
 
-import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import onnx
-from onnxconverter_common import float16
 
-from tidegate.optimization.variants.builder import BuiltGraph, Target, without_dense_layers
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime, Scalar
-
-_HALVED = frozenset({"MatMul", "Gemm", "Add", "Relu", "Tanh", "LeakyRelu"})
+from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half, named
+from tidegate.optimization.graphs.reading import DENSE_OPERATORS, why_without
+from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
+from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Fp16:
-    """Weights smaller than `min_positive` or larger than `max_finite` are clipped to them, since half precision ends there."""
+class Fp16(VariantBuilder):
+    """Half the bytes, and half the time on hardware that computes in it; most CPUs convert back and forth, and lose time.
+
+    Inputs and outputs keep their datatypes, and so do the preparation of features and the last score's way to a probability.
+    A value beyond ±65504 overflows: `mixed-precision` finds what must stay in single precision then.
+    """
 
     name: ClassVar[str] = "fp16"
     precision: ClassVar[Precision] = "half"
     complexity: ClassVar[int] = 30
-    targets: ClassVar[frozenset[Target]] = frozenset({"cpu", "cuda", "tensorrt"})
-    min_positive: float = 1e-7
-    max_finite: float = 1e4
-
-    @classmethod
-    def settings(cls) -> Mapping[str, Self]:
-        """Return the one setting."""
-        return {cls.name: cls()}
-
-    @property
-    def parameters(self) -> dict[str, Scalar]:
-        """The parameters, as recorded in the package."""
-        return asdict(self)
+    targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
 
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Applies to graphs with dense layers."""
-        return without_dense_layers(model)
+        return why_without(model, DENSE_OPERATORS, "to halve")
 
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
-        """Convert the dense layers, with casts around everything that stays."""
-        model = onnx.load(package / MODEL_NAME)
-        kept = [node.name for node in model.graph.node if node.op_type not in _HALVED]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns once for every clipped weight
-            halved = float16.convert_float_to_float16(
-                model,
-                min_positive_val=self.min_positive,
-                max_finite_val=self.max_finite,
-                keep_io_types=True,
-                node_block_list=kept,
-            )
-        return BuiltGraph(halved.SerializeToString(), runtime)
+        """Convert the dense layers and what lies between them, with casts around."""
+        model = named(onnx.load(package / MODEL_NAME))
+        nodes = halvable_nodes(model)
+        if not nodes:
+            raise NotApplicable("its dense layers take no float32, or lie in a loop or branch")
+        halved = in_half(model, nodes)
+        note = f"{len(nodes)} of {len(model.graph.node)} nodes in half precision"
+        if halved.clipped:
+            note += f"; {halved.clipped} weights beyond ±65504 were clipped"
+        return BuiltGraph(halved.model.SerializeToString(), runtime, note=note)

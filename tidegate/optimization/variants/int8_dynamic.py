@@ -1,53 +1,64 @@
 """Variant `int8-dynamic`: dense weights as 8-bit integers, activations quantized call by call; needs no calibration."""
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tidegate.optimization.variants.builder import BuiltGraph, Target, without_advice, without_dense_layers
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime, Scalar
+from tidegate.optimization.graphs.agreement import GoldenSample
+from tidegate.optimization.graphs.half_precision import named
+from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, why_without
+from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder, without_advice
+from tidegate.optimization.variants.quantizing import quantize_what_holds
+from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+
+_OPERATORS = MATRIX_OPERATORS | {"LSTM"}
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Dynamic:
-    """`reduce_range` uses 7 bits, so that CPUs without VNNI do not saturate and every CPU gives the same answer."""
+class Int8Dynamic(VariantBuilder):
+    """`reduce_range` uses 7 bits, so that CPUs without VNNI do not saturate and every CPU gives the same answer.
+
+    Convolutions stay: their integer operator is slower than the float one on CPUs, and `int8-static` has a better. A layer
+    whose quantization moves the answers beyond `max_absolute` + `max_relative` · |answer| stays too.
+    """
 
     name: ClassVar[str] = "int8-dynamic"
     precision: ClassVar[Precision] = "int8"
     complexity: ClassVar[int] = 40
-    targets: ClassVar[frozenset[Target]] = frozenset({"cpu", "cuda", "tensorrt"})
+    targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
     per_channel: bool = True
     reduce_range: bool = True
-
-    @classmethod
-    def settings(cls) -> Mapping[str, Self]:
-        """Return the one setting."""
-        return {cls.name: cls()}
-
-    @property
-    def parameters(self) -> dict[str, Scalar]:
-        """The parameters, as recorded in the package."""
-        return asdict(self)
+    max_absolute: float = 0.05
+    max_relative: float = 0.05
+    max_trials: int = 24
 
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Applies to graphs with dense layers."""
-        return without_dense_layers(model)
+        return why_without(model, _OPERATORS, "to quantize")
 
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
-        """Quantize the weights of every dense layer."""
-        with without_advice(), tempfile.TemporaryDirectory() as folder:
-            quantized = Path(folder) / MODEL_NAME
-            quantize_dynamic(
-                package / MODEL_NAME,
-                quantized,
-                op_types_to_quantize=["MatMul", "Gemm"],
-                weight_type=QuantType.QInt8,
-                per_channel=self.per_channel,
-                reduce_range=self.reduce_range,
-            )
-            return BuiltGraph(quantized.read_bytes(), runtime)
+        """Quantize the weights of every dense layer that allows it."""
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        model = named(onnx.load(package / MODEL_NAME))
+        sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
+
+        def quantize(excluded: Sequence[str]) -> bytes:
+            with without_advice(), tempfile.TemporaryDirectory() as folder:
+                quantized = Path(folder) / MODEL_NAME
+                quantize_dynamic(
+                    model,
+                    quantized,
+                    op_types_to_quantize=sorted(_OPERATORS),
+                    nodes_to_exclude=list(excluded),
+                    weight_type=QuantType.QInt8,
+                    per_channel=self.per_channel,
+                    reduce_range=self.reduce_range,
+                )
+                return quantized.read_bytes()
+
+        return quantize_what_holds(model, _OPERATORS, quantize, sample, max_trials=self.max_trials)

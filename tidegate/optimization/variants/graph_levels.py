@@ -1,0 +1,45 @@
+"""Variants `graph-basic` and `graph-optimized`: ONNX Runtime's graph optimizations done once, offline, not at every start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import msgspec
+import onnx
+
+from tidegate.optimization.graphs.fused import Level, optimized
+from tidegate.optimization.graphs.reading import CONVOLUTIONS, every_node
+from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder
+from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLevels(VariantBuilder):
+    """Folds constants and drops idle nodes (`basic`), and fuses neighbours into ONNX Runtime's own operators (`extended`).
+
+    There is no variant for the level `all`: what it adds is the layout of tensors in memory for the very CPU it ran on, and
+    such a graph is slow or refused on another. It takes a moment and is left to the start, for graphs that have convolutions.
+    """
+
+    name: ClassVar[str] = "graph"
+    precision: ClassVar[Precision] = "full"
+    complexity: ClassVar[int] = 10
+    targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
+    level: Level = "extended"
+
+    @classmethod
+    def settings(cls) -> Mapping[str, Self]:
+        """Return one setting for each level."""
+        return {"graph-basic": cls("basic"), "graph-optimized": cls("extended")}
+
+    def applies(self, model: onnx.ModelProto) -> str | None:
+        """Applies to every graph."""
+        return None
+
+    def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
+        """Let ONNX Runtime optimize the graph and save it; loading it then needs few optimizations of its own, or none."""
+        graph = optimized(package / MODEL_NAME, runtime, self.level)
+        operators = {node.op_type for node in every_node(onnx.load_from_string(graph).graph)}
+        left = "all" if operators & (CONVOLUTIONS | {"FusedConv"}) else "disabled"
+        return BuiltGraph(graph, msgspec.structs.replace(runtime, graph_optimization=left))
