@@ -12,6 +12,7 @@ A model package is a directory:
     package.sig         only if signed: beside the manifest, whose digests it covers, and therefore not among `files`
 
 `files` holds the size and sha256 of every file but the manifest and its signature. Serving reads this module and no pickle.
+The whole format, and what a reader must refuse, is in docs/model-packages.md.
 
 Outputs have standard names where the task is known, and so have the columns of the reference:
 
@@ -22,7 +23,7 @@ Outputs have standard names where the task is known, and so have the columns of 
 """
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -224,8 +225,8 @@ class Lineage(_Record, frozen=True, kw_only=True):
 class FileEntry(_Record, frozen=True, kw_only=True):
     """A file's size in bytes and sha256, in hex."""
 
-    size: int
-    sha256: str
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Manifest(_Record, frozen=True, kw_only=True):
@@ -242,6 +243,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     metrics: dict[str, float]
     files: dict[str, FileEntry]
     source: SourceFacts | None = None
+    tools: dict[str, str] = {}  # the distributions that made the package, and their versions
     packing: tuple[PackedInput, ...] = ()
     features: FeatureContract | None = None
     verdicts: tuple[Verdict, ...] = ()

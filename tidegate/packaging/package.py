@@ -3,15 +3,19 @@
 manifest = write_package(Path("out/trees"), manifest, model=onnx_bytes, golden=golden, reference=table)
 verify_package(Path("out/trees"))                       # every file's size and sha256, and nothing else in there
 path = fetch_package("s3://models/flights/versions/3/", into=Path("/tmp/flights-3"))
+
+Whoever made a package need not be trusted to verify it: nothing is unpickled, no link, pipe or device is opened, no file
+outside is referred to, and nothing is read or unpacked that is larger than a package's parts can be. Nobody else may write to
+the directory meanwhile or afterwards: what was verified there is opened again when it is used.
 """
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,21 +24,50 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidegate.errors import ObjectNotFound, PackageError
-from tidegate.packaging.golden import Golden, golden_bytes, read_golden
+from tidegate.packaging.bill import bill_of_materials
+from tidegate.packaging.card import model_card
+from tidegate.packaging.golden import Golden, check_golden, golden_bytes
+from tidegate.packaging.graph_file import check_self_contained
 from tidegate.packaging.manifest import (
+    BILL_NAME,
+    CARD_NAME,
     GOLDEN_NAME,
     MANIFEST_NAME,
     MODEL_NAME,
     REFERENCE_NAME,
     SCHEMA_VERSION,
-    FileEntry,
+    SIGNATURE_NAME,
     Manifest,
 )
+from tidegate.packaging.manifest_rules import (
+    LARGEST_MANIFEST,
+    LARGEST_SIGNATURE,
+    REQUIRED_FILES,
+    check_manifest,
+    is_file_name,
+)
 from tidegate.packaging.manifest_versions import decode_any_version
+from tidegate.packaging.plain_files import check_entry, entry_of, read_plain
+from tidegate.packaging.reference import check_reference
+from tidegate.packaging.stored_package import download_files, stored_manifest
 from tidegate.storage import open_store
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_REQUIRED_FILES = frozenset({MODEL_NAME, GOLDEN_NAME, REFERENCE_NAME})
+_MADE_HERE = REQUIRED_FILES | {MANIFEST_NAME, SIGNATURE_NAME, CARD_NAME, BILL_NAME}
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPackage:
+    """A package that is what its manifest says: the manifest, the very bytes it was read from, and the signature, if any."""
+
+    manifest: Manifest
+    raw: bytes
+    signature: bytes | None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The sha256, in hex, of every file but the signature."""
+        files = {name: entry.sha256 for name, entry in self.manifest.files.items()}
+        return files | {MANIFEST_NAME: hashlib.sha256(self.raw).hexdigest()}
 
 
 def write_package(
@@ -42,36 +75,44 @@ def write_package(
     manifest: Manifest,
     *,
     model: bytes | Path,
-    golden: Golden,
+    golden: Golden | Path,
     reference: pa.Table | Path,
     files: Mapping[str, bytes | Path] = MappingProxyType({}),
 ) -> Manifest:
     """Write a model package to the directory `to`, atomically, and return its manifest with `files` filled in.
 
+    The model card and the bill of materials are made from the manifest.
+
     Args:
         to: Must be free, an empty directory, or an earlier package, which is replaced.
         manifest: What `package.json` will say; its `schema_version` and `files` are set here.
         model: The ONNX graph: its bytes, or a file to copy.
-        golden: The golden sample.
+        golden: The golden sample, or a file to copy.
         reference: Columns: model inputs, outputs, `label`; a table, or a Parquet file to copy.
         files: Further files by name, such as `engine.onnx`.
 
     Raises:
-        PackageError: `to` holds something that is not a package, or cannot be written.
+        PackageError: The manifest breaks a rule, `to` holds something that is not a package, or cannot be written.
     """
     _refuse_to_overwrite(to)
+    for name in files:
+        if name in _MADE_HERE or not is_file_name(name):
+            raise PackageError(f"package {to}: a further file cannot be called {name!r}; choose another name")
     try:
         with _fresh_directory_beside(to) as fresh:
             _write(fresh / MODEL_NAME, model)
-            _write(fresh / GOLDEN_NAME, golden_bytes(golden))
+            _write(fresh / GOLDEN_NAME, golden_bytes(golden) if isinstance(golden, Golden) else golden)
             if isinstance(reference, pa.Table):
                 pq.write_table(reference, fresh / REFERENCE_NAME, compression="zstd")
             else:
                 _write(fresh / REFERENCE_NAME, reference)
             for name, content in files.items():
                 _write(fresh / name, content)
-            entries = {path.name: _entry_of(path) for path in sorted(fresh.iterdir())}
-            complete = msgspec.structs.replace(manifest, schema_version=SCHEMA_VERSION, files=entries)
+            made = _with_entries(manifest, fresh)
+            _write(fresh / CARD_NAME, model_card(made).encode())
+            _write(fresh / BILL_NAME, bill_of_materials(made))
+            complete = _with_entries(manifest, fresh)
+            check_manifest(complete, str(to))
             encoded = msgspec.json.format(msgspec.json.encode(complete, order="deterministic"), indent=2)
             _write(fresh / MANIFEST_NAME, encoded + b"\n")
             _put_in_place(fresh, to)
@@ -81,53 +122,67 @@ def write_package(
 
 
 def copy_package(package: Path, to: Path, manifest: Manifest) -> Manifest:
-    """Write the files of `package` as a package at `to` that says what `manifest` says; as `write_package` otherwise."""
+    """Write the files of `package` as a package at `to` that says what `manifest` says; as `write_package` otherwise.
+
+    The card and the bill are made anew, and a signature is not copied: it is of the old manifest.
+    """
+    copied = verify_package(package).files.keys() - _MADE_HERE
     return write_package(
         to,
         manifest,
         model=package / MODEL_NAME,
-        golden=read_golden(package / GOLDEN_NAME),
+        golden=package / GOLDEN_NAME,
         reference=package / REFERENCE_NAME,
-        files={name: package / name for name in read_manifest(package).files.keys() - _REQUIRED_FILES},
+        files={name: package / name for name in sorted(copied)},
     )
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read `package.json` of the package at `path`, checking its schema but no digest; raises PackageError."""
-    file = path / MANIFEST_NAME
-    try:
-        return decode_manifest(file.read_bytes(), where=str(file))
-    except OSError as error:
-        raise PackageError(f"package {path}: {MANIFEST_NAME}: {error.strerror}; not a model package") from error
+    """Read `package.json` of the package at `path`, checking its rules but no digest; raises PackageError."""
+    return decode_manifest(_manifest_bytes(path), where=str(path / MANIFEST_NAME))
 
 
 def decode_manifest(raw: bytes, *, where: str) -> Manifest:
     """Decode the bytes of a `package.json` that was found at `where`; raises PackageError naming the field at fault."""
     manifest = decode_any_version(raw, where=where)
-    _check_file_names(manifest, where)
+    check_manifest(manifest, where)
     return manifest
 
 
 def package_digest(path: Path) -> str:
     """Return `sha256:…` of `package.json`, and so of the whole package, whose files' digests it holds."""
-    read_manifest(path)
-    return f"sha256:{hashlib.sha256((path / MANIFEST_NAME).read_bytes()).hexdigest()}"
+    raw = _manifest_bytes(path)
+    decode_manifest(raw, where=str(path / MANIFEST_NAME))
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
 
 def verify_package(path: Path) -> Manifest:
     """Check that the package at `path` is exactly what its manifest says, and return the manifest.
 
+    A signature is not checked: `tidegate.packaging.signing.verify_signature` does both.
+
     Raises:
         PackageError: The manifest is malformed or of another schema version; a file is missing, altered, truncated, not a
-            plain file, or not in the manifest. The message names the file.
+            plain file, refers to others, cannot be read within bounds, or is not in the manifest. The message names it.
     """
-    manifest = read_manifest(path)
-    found = {entry.name for entry in path.iterdir()}
-    for extra in sorted(found - manifest.files.keys() - {MANIFEST_NAME}):
-        raise PackageError(f"package {path}: {extra} is not in {MANIFEST_NAME}; remove it or package again")
+    return inspect_package(path).manifest
+
+
+def inspect_package(path: Path) -> VerifiedPackage:
+    """Check a package as `verify_package` does, and return what was read of it."""
+    raw = _manifest_bytes(path)
+    manifest = decode_manifest(raw, where=str(path / MANIFEST_NAME))
+    try:
+        found = {entry.name for entry in path.iterdir()}
+    except OSError as error:
+        raise PackageError(f"package {path}: cannot be read: {error.strerror or error}; check its permissions") from error
+    for extra in sorted(found - manifest.files.keys() - {MANIFEST_NAME, SIGNATURE_NAME}):
+        raise PackageError(f"package {path}: {extra[:120]!r} is not in {MANIFEST_NAME}; remove it or package again")
     for name, entry in sorted(manifest.files.items()):
-        _verify_file(path, name, entry)
-    return manifest
+        check_entry(path / name, entry)
+        _check_content(path / name)
+    signature = read_plain(path / SIGNATURE_NAME, limit=LARGEST_SIGNATURE) if SIGNATURE_NAME in found else None
+    return VerifiedPackage(manifest, raw, signature)
 
 
 def fetch_package(uri: str, into: Path) -> Path:
@@ -138,7 +193,7 @@ def fetch_package(uri: str, into: Path) -> Path:
         into: Where a download goes; created whole or not at all. A package that is there already is kept if it is the same.
 
     Raises:
-        PackageError: There is no package at `uri`, or it does not match its manifest.
+        PackageError: There is no package at `uri`, it does not match its manifest, or there is no room for it.
         StorageError: The object store cannot be read.
     """
     if not uri.startswith("s3://"):
@@ -146,53 +201,43 @@ def fetch_package(uri: str, into: Path) -> Path:
         verify_package(path)
         return path
     store = open_store(uri.rstrip("/"))
+    where = f"package {uri}"
     try:
-        raw = store.get(MANIFEST_NAME).data
+        raw = stored_manifest(store, "", where)
     except ObjectNotFound:
-        raise PackageError(f"package {uri}: holds no {MANIFEST_NAME}; check the address") from None
+        raise PackageError(f"{where}: holds no {MANIFEST_NAME}; check the address") from None
     manifest = decode_manifest(raw, where=f"{uri.rstrip('/')}/{MANIFEST_NAME}")
     _refuse_to_overwrite(into)
-    if (into / MANIFEST_NAME).is_file() and (into / MANIFEST_NAME).read_bytes() == raw:
+    if (into / MANIFEST_NAME).is_file() and _manifest_bytes(into) == raw:
         verify_package(into)
         return into
-    with _fresh_directory_beside(into) as fresh:
-        for name in manifest.files:
-            try:
-                store.download(name, fresh / name)
-            except ObjectNotFound:
-                raise PackageError(f"package {uri}: {name} is missing; package again") from None
-        _write(fresh / MANIFEST_NAME, raw)
-        verify_package(fresh)
-        _put_in_place(fresh, into)
+    try:
+        with _fresh_directory_beside(into) as fresh:
+            download_files(store, "", manifest, fresh, where)
+            _write(fresh / MANIFEST_NAME, raw)
+            verify_package(fresh)
+            _put_in_place(fresh, into)
+    except OSError as error:
+        raise PackageError(f"{where}: cannot be written to {into}: {error.strerror or error}") from error
     return into
 
 
-def _check_file_names(manifest: Manifest, where: str) -> None:
-    for name in manifest.files:
-        if not _FILE_NAME.fullmatch(name) or name == MANIFEST_NAME:
-            raise PackageError(f"{where}: files: {name!r} is not a plain file name; package again")
-    for name in sorted(_REQUIRED_FILES - manifest.files.keys()):
-        raise PackageError(f"{where}: files: {name} is not listed; package again")
+def _manifest_bytes(path: Path) -> bytes:
+    return read_plain(path / MANIFEST_NAME, limit=LARGEST_MANIFEST)
 
 
-def _verify_file(path: Path, name: str, entry: FileEntry) -> None:
-    file = path / name
-    if file.is_symlink() or not file.is_file():
-        state = "is not a plain file" if file.is_symlink() or file.exists() else "is missing"
-        raise PackageError(f"package {path}: {name} {state}; package again")
-    found = _entry_of(file)
-    if found.size != entry.size:
-        raise PackageError(f"package {path}: {name} has {found.size} bytes, {MANIFEST_NAME} says {entry.size}; fetch it again")
-    if found.sha256 != entry.sha256:
-        raise PackageError(
-            f"package {path}: {name} has sha256 {found.sha256[:12]}…, {MANIFEST_NAME} says {entry.sha256[:12]}…; fetch it again"
-        )
+def _check_content(file: Path) -> None:
+    if file.suffix == ".onnx":
+        check_self_contained(file)
+    elif file.name == GOLDEN_NAME:
+        check_golden(file)
+    elif file.name == REFERENCE_NAME:
+        check_reference(file)
 
 
-def _entry_of(file: Path) -> FileEntry:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return FileEntry(size=stream.tell(), sha256=digest)
+def _with_entries(manifest: Manifest, folder: Path) -> Manifest:
+    entries = {path.name: entry_of(path) for path in sorted(folder.iterdir())}
+    return msgspec.structs.replace(manifest, schema_version=SCHEMA_VERSION, files=entries)
 
 
 def _refuse_to_overwrite(to: Path) -> None:

@@ -88,6 +88,14 @@ class DirectoryStore:
         with self._explained("read", key):
             return path.is_file()
 
+    def size(self, key: str) -> int:
+        """Return how many bytes an object has; raises ObjectNotFound."""
+        path = self._path(key)
+        with self._explained("read", key):
+            if not path.is_file():
+                raise FileNotFoundError(errno.ENOENT, "no such object")
+            return path.stat().st_size
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """Return, sorted, every key that starts with `prefix`."""
         check_prefix(prefix)

@@ -99,6 +99,11 @@ class S3Store:
             return False
         return True
 
+    def size(self, key: str) -> int:
+        """Return how many bytes an object has; raises ObjectNotFound."""
+        with self._explained("read", key):
+            return self._client.head_object(Bucket=self._bucket, Key=self._key(key))["ContentLength"]
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield, sorted, every key that starts with `prefix`."""
         check_prefix(prefix)

@@ -48,6 +48,9 @@ class ObjectStore(Protocol):
     def exists(self, key: str) -> bool:
         """Tell whether the key holds an object."""
 
+    def size(self, key: str) -> int:
+        """Return how many bytes an object has; raises ObjectNotFound."""
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield, sorted, every key that starts with `prefix`."""
 
