@@ -17,7 +17,7 @@ from tidegate import __version__
 from tidegate.monitoring.labels import join_labels, read_labels
 from tidegate.monitoring.records import check_key, read_checks
 from tidegate.monitoring.windows import read_window
-from tidegate.optimization.delong import roc_areas
+from tidegate.optimization.metrics.delong import roc_areas
 from tidegate.packaging.inference import PackageModel
 from tidegate.packaging.manifest import Manifest
 from tidegate.project import Project

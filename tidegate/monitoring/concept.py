@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from tidegate.errors import DataError
 from tidegate.monitoring.records import ConceptDrift
-from tidegate.optimization.delong import RocAreas, roc_areas
+from tidegate.optimization.metrics.delong import RocAreas, roc_areas
 
 CONFIDENCE = 0.95
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from tidegate.errors import DataError
-from tidegate.optimization.delong import roc_areas
+from tidegate.optimization.metrics.delong import roc_areas
 
 
 def correlated_scores(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
