@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
-from tidegate.optimization.accuracy import labelled_rows
-from tidegate.optimization.delong import roc_areas
+from tidegate.errors import DataError
+from tidegate.optimization.accuracy import labelled_rows, labels_of
+from tidegate.optimization.metrics import metric
 from tidegate.packaging.inference import PackageModel
 from tidegate.packaging.manifest import Verdict
 from tidegate.packaging.package import read_manifest
@@ -14,11 +14,12 @@ from tidegate.project import Project
 
 
 def compare_with_champion(project: Project, challenger: Path, champion: Path | None, recent: pa.Table) -> Verdict:
-    """Compare two packages on the same recent rows, paired, by ROC AUC.
+    """Compare two packages on the same recent rows, paired, by the metric of `gates.accuracy`.
 
     The gate passes if, with the project's confidence, the challenger loses no more than `gates.champion.max_loss`: the
-    one-sided upper bound of the loss (DeLong, paired) must lie at or below it. Without a champion it passes, and says so; with
-    fewer labelled rows than `gates.champion.min_rows`, or only one class among them, it fails, and says so.
+    one-sided upper bound of the loss (of log_loss as a share of the champion's own) must lie at or below it. Without a champion
+    it passes, and says so; with fewer labelled rows than `gates.champion.min_rows`, or rows that give no value, such as for
+    want of a class, it fails, and says so.
 
     Args:
         project: The project file.
@@ -31,10 +32,11 @@ def compare_with_champion(project: Project, challenger: Path, champion: Path | N
         PackageError: A package cannot be opened.
     """
     gate = project.gates.champion
-    rows = labelled_rows(recent, project.label.column)
-    labels = rows[project.label.column].to_numpy().astype(np.int64)
-    fewest = int(min((labels == 0).sum(), (labels == 1).sum()))
-    measure = f"roc_auc loss to the champion, upper {gate.confidence:.0%} bound"
+    judged = metric(project.gates.accuracy.metric, threshold=project.serving.threshold)
+    rows = labelled_rows(recent, project.label.column, project.task)
+    labels = labels_of(rows, project.label.column)
+    share = " as a share of it" if judged.loss_is_share else ""
+    measure = f"{judged.name} loss to the champion{share}, upper {gate.confidence:.0%} bound"
     subject = _subject(challenger)
 
     def verdict(*, passed: bool, note: str, value: float | None = None) -> Verdict:
@@ -46,15 +48,16 @@ def compare_with_champion(project: Project, challenger: Path, champion: Path | N
         return verdict(passed=True, note="no champion yet: nothing to compare with")
     if rows.num_rows < gate.min_rows:
         return verdict(passed=False, note=f"{rows.num_rows} labelled rows, at least {gate.min_rows} are needed to decide")
-    if fewest < 2:
-        return verdict(passed=False, note=f"only one class among {rows.num_rows} labelled rows: nothing can be compared")
-    areas = roc_areas(labels, np.stack([PackageModel(champion).predict(rows), PackageModel(challenger).predict(rows)]))
-    bound = areas.loss_bound(0, 1, gate.confidence)
-    before, after = (float(area) for area in areas.values)
+    before, after = (PackageModel(package).predict(rows) for package in (champion, challenger))
+    try:
+        loss = judged.loss(labels, before, after, gate.confidence)
+        values = [judged.estimate(labels, scores, gate.confidence).value for scores in (before, after)]
+    except DataError as error:
+        return verdict(passed=False, note=f"nothing can be compared: {error}")
     return verdict(
-        value=bound,
-        passed=bound <= gate.max_loss,
-        note=f"champion {before:.4f}, challenger {after:.4f} on {rows.num_rows} labelled rows, paired (DeLong)",
+        value=loss.bound,
+        passed=loss.bound <= gate.max_loss,
+        note=f"champion {values[0]:.4f}, challenger {values[1]:.4f} on {rows.num_rows} labelled rows, paired ({judged.method})",
     )
 
 
