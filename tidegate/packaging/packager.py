@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from tidegate.errors import DataError, PackageError
 from tidegate.packaging.golden import Golden
+from tidegate.packaging.graph_packing import pack_graph
 from tidegate.packaging.inputs import input_arrays, tensor_column
 from tidegate.packaging.manifest import (
     BASELINE,
@@ -148,7 +149,8 @@ def package_model(source: Source, *, candidate: str, examples: Examples, setting
     """
     inputs = source.accept(infer_inputs(examples.training, settings.request_inputs, settings.contract))
     golden = _golden(source, examples.training, inputs, settings.seed)
-    graph = source.to_onnx(inputs, {name: array[:_EXAMPLE_ROWS] for name, array in golden.inputs.items()})
+    example = {name: array[:_EXAMPLE_ROWS] for name, array in golden.inputs.items()}
+    graph, packing = pack_graph(source.to_onnx(inputs, example), inputs)
     signature = Signature(inputs=inputs, outputs=output_specs(graph))
     _check_outputs(graph, golden, candidate)
     manifest = Manifest(
@@ -163,6 +165,7 @@ def package_model(source: Source, *, candidate: str, examples: Examples, setting
         metrics={"training_rows": float(examples.training.num_rows), "holdout_rows": float(examples.reference.num_rows)},
         files={},
         source=source.facts,
+        packing=packing,
         features=settings.contract,
         lineage=settings.lineage,
     )
