@@ -18,6 +18,9 @@ _DTYPES: dict[pa.DataType, Any] = {
     pa.int32(): np.int32,
     pa.int64(): np.int64,
     pa.uint8(): np.uint8,
+    pa.uint16(): np.uint16,
+    pa.uint32(): np.uint32,
+    pa.uint64(): np.uint64,
     pa.float32(): np.float32,
     pa.float64(): np.float64,
 }
@@ -48,9 +51,9 @@ def texts(values: Sequence[str | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
-def lists(flat: pa.Array, width: int, valid: Array) -> pa.Array:
-    """Return `flat` cut into lists of `width` values each; `valid` says which lists are not null."""
-    offsets = _offsets([width] * len(valid))
+def lists(flat: pa.Array, lengths: Sequence[int], valid: Array) -> pa.Array:
+    """Return `flat` cut into lists of these lengths; `valid` says which of them are not null."""
+    offsets = _offsets(lengths)
     return pa.Array.from_buffers(pa.list_(flat.type), len(valid), [_validity(valid), offsets], children=[flat])
 
 

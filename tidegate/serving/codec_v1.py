@@ -16,6 +16,8 @@ _encoder = msgspec.json.Encoder()
 def decode(body: bytes, datatypes: Mapping[str, str], request_id: str) -> tuple[InferRequest, bool]:
     """Read a v1 request body, and tell whether it is by rows (`instances`) rather than by columns (`inputs`).
 
+    A model of one input may be sent its values bare, as TensorFlow Serving allows: `"instances": [[0.1, 0.2], …]`.
+
     Args:
         body: The JSON document.
         datatypes: Datatype of each model input; v1 itself states none. Other columns are entity keys: text or integers.
@@ -31,7 +33,11 @@ def decode(body: bytes, datatypes: Mapping[str, str], request_id: str) -> tuple[
     by_rows = "instances" in document
     if by_rows == ("inputs" in document):
         raise bad_request("request body: give either 'instances' (a list of rows) or 'inputs' (a dict of columns)")
-    columns = _columns_of_rows(document["instances"]) if by_rows else _columns(document["inputs"])
+    given = document["instances" if by_rows else "inputs"]
+    if len(datatypes) == 1 and _is_bare(given):
+        columns = {next(iter(datatypes)): given}
+    else:
+        columns = _columns_of_rows(given) if by_rows else _columns(given)
     tensors: dict[str, Array] = {
         name: from_values(values, datatypes.get(name) or _key_datatype(values), name) for name, values in columns.items()
     }
@@ -45,6 +51,11 @@ def encode(answer: InferAnswer, by_rows: bool) -> bytes:
         return _encoder.encode({"outputs": columns})
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return _encoder.encode({"predictions": rows})
+
+
+def _is_bare(given: Any) -> bool:
+    """Return whether rows are values themselves, not objects of input names and values."""
+    return isinstance(given, list) and bool(given) and not isinstance(given[0], dict)
 
 
 def _columns_of_rows(rows: Any) -> dict[str, list[Any]]:

@@ -69,7 +69,7 @@ class InferenceLog:
             self._metrics.count_log_dropped(record.rows)
             return
         self._added_rows += record.rows
-        self._queue.append(record)
+        self._queue.append(self._builder.without_unlogged(record))
 
     def close(self) -> None:
         """Write every queued row, trying a failing store once more, and end the thread."""

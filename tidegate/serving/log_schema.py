@@ -12,9 +12,11 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from tidegate.packaging.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
+from tidegate.packaging.labels import Labels
+from tidegate.packaging.manifest import LABEL, Manifest, TensorSpec
 
 LOG_ROOT = "inference-log"
+MOST_VALUES = 1_024  # of one tensor in one row
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 FIXED_COLUMNS = pa.schema(
@@ -49,17 +51,18 @@ def log_partition(model: str, version: str, event_time: datetime) -> str:
 def log_schema(manifest: Manifest) -> pa.Schema:
     """Return the log's columns for one model package.
 
-    Entity keys are text, whatever their type in the store. A tensor of more than one value a row is a list. Numbers keep
-    their type (FP16 widens to 32 bits), and a NaN is a null.
+    Entity keys are text, whatever their type in the store. Numbers keep their type (FP16 widens to 32 bits), and a NaN is a
+    null. A tensor of more than one value a row is a flat list; one that can have more than 1,024 has no column, since a log of
+    images would outgrow the server's memory, and a longer one than the sample held is null.
     """
     columns = list(FIXED_COLUMNS)
     if manifest.features:
         columns += [pa.field(f"key_{key}", pa.string()) for key in manifest.features.join_keys]
-    columns += [pa.field(input_column(spec), _arrow_type(spec)) for spec in manifest.signature.inputs]
+    columns += [pa.field(input_column(spec), _arrow_type(spec)) for spec in manifest.signature.inputs if is_logged(spec)]
     if manifest.features:
         columns += [pa.field(f"feature_time_{view.name}", TIMESTAMP) for view in manifest.features.views]
-    columns += [pa.field(f"output_{spec.name}", _arrow_type(spec)) for spec in manifest.signature.outputs]
-    if any(spec.name == PROBABILITY for spec in manifest.signature.outputs):
+    columns += [pa.field(f"output_{spec.name}", _arrow_type(spec)) for spec in manifest.signature.outputs if is_logged(spec)]
+    if Labels(manifest).exist:
         columns.append(pa.field(f"output_{LABEL}", pa.string()))
     return pa.schema(columns)
 
@@ -69,9 +72,15 @@ def input_column(spec: TensorSpec) -> str:
     return f"{'input' if spec.source == 'request' else 'feature'}_{spec.name}"
 
 
+def is_logged(spec: TensorSpec) -> bool:
+    """Return whether an input or output has a column: a row of it holds few enough values, as far as the signature knows."""
+    greatest = [spec.sizes[axis][1] if size == -1 and spec.sizes else size for axis, size in enumerate(spec.shape[1:])]
+    return math.prod(abs(size) for size in greatest) <= MOST_VALUES
+
+
 def _arrow_type(spec: TensorSpec) -> pa.DataType:
     scalar = _ARROW_TYPES[spec.datatype]
-    return scalar if math.prod(spec.shape[1:]) == 1 else pa.list_(scalar)
+    return scalar if all(size == 1 for size in spec.shape[1:]) else pa.list_(scalar)
 
 
 _ARROW_TYPES = {
@@ -81,6 +90,9 @@ _ARROW_TYPES = {
     "INT32": pa.int32(),
     "INT64": pa.int64(),
     "UINT8": pa.uint8(),
+    "UINT16": pa.uint16(),
+    "UINT32": pa.uint32(),
+    "UINT64": pa.uint64(),
     "FP16": pa.float32(),
     "FP32": pa.float32(),
     "FP64": pa.float64(),

@@ -1,7 +1,7 @@
 """One row a prediction: turns what the server remembers of its requests into tables of the inference log's schema."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tidegate.packaging.manifest import LABEL, Manifest
 from tidegate.serving.arrow_columns import lists, numbers, texts
-from tidegate.serving.log_schema import FIXED_COLUMNS, TIMESTAMP, input_column, log_schema
+from tidegate.serving.log_schema import FIXED_COLUMNS, MOST_VALUES, TIMESTAMP, input_column, is_logged, log_schema
 from tidegate.serving.tensors import Array
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,6 +59,18 @@ class LogTableBuilder:
         self._schema = log_schema(manifest)
         self._constants = {"model": model, "version": version, "revision": revision}
         self._places = _places(manifest)
+        specs = (*manifest.signature.inputs, *manifest.signature.outputs)
+        self._unlogged = frozenset(spec.name for spec in specs if not is_logged(spec))
+
+    def without_unlogged(self, record: LogRecord) -> LogRecord:
+        """Return a record that does not keep the tensors alive which get no column."""
+        if not self._unlogged:
+            return record
+        return replace(record, inputs=self._logged(record.inputs), outputs=self._logged(record.outputs))
+
+    def _logged(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Copies: a tensor may be a view of a request's body, which would be kept with it."""
+        return {name: array.copy() for name, array in tensors.items() if name not in self._unlogged}
 
     def build(self, records: Sequence[LogRecord]) -> pa.Table:
         """Return one row a prediction."""
@@ -67,7 +79,9 @@ class LogTableBuilder:
         columns = [fixed[column.name] for column in FIXED_COLUMNS]
         for column in list(self._schema)[len(FIXED_COLUMNS) :]:
             place, name = self._places[column.name]
-            columns.append(_column([place(record).get(name) for record in records], counts, column.type))
+            pieces = [place(record).get(name) for record in records]
+            make = _list_column if pa.types.is_list(column.type) else _column
+            columns.append(make(pieces, counts, column.type))
         return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _fixed(self, records: Sequence[LogRecord], counts: list[int]) -> dict[str, pa.Array]:
@@ -103,23 +117,32 @@ def _places(manifest: Manifest) -> dict[str, tuple[_Place, str]]:
 
 
 def _column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.DataType) -> pa.Array:
-    """Return the column that `pieces` make up, one piece a record; a record without a piece has nulls."""
+    """Return the column of single values that `pieces` make up, one piece a record; a record without a piece has nulls."""
     present = np.repeat([piece is not None for piece in pieces], counts)
     example = next((piece for piece in pieces if piece is not None), None)
     if example is None:
         return pa.nulls(len(present), type_)
-    width = example.size // example.shape[0]
     empty = np.array([None], object) if example.dtype == object else np.zeros(1, example.dtype)
-    row_shape = example.shape[1:]
     values: Array = np.concatenate(
         [
-            np.broadcast_to(empty, (count, *row_shape)) if piece is None else piece
+            np.broadcast_to(empty, count) if piece is None else piece.reshape(count)
             for piece, count in zip(pieces, counts, strict=True)
         ]
-    ).ravel()
-    is_list = pa.types.is_list(type_)
-    column = _values(values, np.repeat(present, width), type_.value_type if is_list else type_)
-    return lists(column, width, present) if is_list else column
+    )
+    return _values(values, present, type_)
+
+
+def _list_column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.DataType) -> pa.Array:
+    """Return the column of tensors that `pieces` make up, as `_column` does; a row of too many values is null."""
+    lengths = [0 if piece is None else piece.size // count for piece, count in zip(pieces, counts, strict=True)]
+    kept = [piece is not None and length <= MOST_VALUES for piece, length in zip(pieces, lengths, strict=True)]
+    values = [piece.ravel() for piece, keep in zip(pieces, kept, strict=True) if keep and piece is not None]
+    rows = np.repeat(kept, counts)
+    if not values:
+        return pa.nulls(len(rows), type_)
+    flat: Array = np.concatenate(values)
+    column = _values(flat, np.ones(len(flat), np.bool_), type_.value_type)
+    return lists(column, np.repeat(np.multiply(lengths, kept), counts).tolist(), rows)
 
 
 def _values(values: Array, present: Array, type_: pa.DataType) -> pa.Array:

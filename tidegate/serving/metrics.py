@@ -45,7 +45,7 @@ METRICS = {
     for metric in (
         Metric(REQUESTS, "counter", ("status",), "Inference requests by HTTP status."),
         Metric(LATENCY, "histogram", (), "Latency of answered inference requests."),
-        Metric(PREDICTIONS, "counter", ("bin",), "Predictions by their probability."),
+        Metric(PREDICTIONS, "counter", ("bin",), "Predictions of a binary classification by their probability."),
         Metric(FEATURE_MISSING, "counter", ("view",), "Rows without a usable row of a view."),
         Metric(UNUSUAL_VALUES, "counter", ("input",), "Values that the training data never held."),
         Metric(LOG_ROWS, "counter", (), "Rows written to the inference log."),
@@ -93,12 +93,13 @@ class MetricsLayout:
         """Lay out the cells for a model's feature views and inputs."""
         self.views = tuple(view.name for view in manifest.features.views) if manifest.features else ()
         self.inputs = tuple(spec.name for spec in manifest.signature.inputs)
+        self.bins = BINS if manifest.task == "binary-classification" else 0
         self.latency_count = len(LATENCY_BOUNDS) + 1
         self.statuses_at = 0
         self.latency_at = self.statuses_at + len(STATUSES)
         self.latency_sum_at = self.latency_at + self.latency_count
         self.bins_at = self.latency_sum_at + 1
-        self.views_at = self.bins_at + BINS
+        self.views_at = self.bins_at + self.bins
         self.inputs_at = self.views_at + len(self.views)
         self.log_rows_at = self.inputs_at + len(self.inputs)
         self.log_dropped_queue_at = self.log_rows_at + 1
@@ -153,7 +154,7 @@ class WorkerMetrics:
             cells[self._latency_sum_at] += nanoseconds
 
     def count_probabilities(self, probabilities: Array) -> None:
-        """Count predictions by their bin, tenths of the probability."""
+        """Count a binary classification's predictions by their bin, tenths of the probability."""
         cells, first = self._cells, self._layout.bins_at
         if probabilities.size == 1:
             value = probabilities.item()
@@ -218,7 +219,7 @@ def render(memory: MetricsMemory, labels: dict[str, str]) -> bytes:
 
     one(REQUESTS, labelled("status", STATUSES, layout.statuses_at))
     lines.extend(_latency_lines(layout, cells, common))
-    bins = [f"{index / BINS:.1f}-{(index + 1) / BINS:.1f}" for index in range(BINS)]
+    bins = [f"{index / BINS:.1f}-{(index + 1) / BINS:.1f}" for index in range(layout.bins)]
     one(PREDICTIONS, labelled("bin", bins, layout.bins_at))
     one(FEATURE_MISSING, labelled("view", layout.views, layout.views_at))
     one(UNUSUAL_VALUES, labelled("input", layout.inputs, layout.inputs_at))

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns, time_ns
 
-import numpy as np
-
 from tidegate.clock import Clock
+from tidegate.packaging.labels import Labels
 from tidegate.packaging.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.serving.engine import Engine
 from tidegate.serving.errors import RequestError, bad_request
@@ -58,9 +57,8 @@ class ServedModel:
         self._log = log
         self._clock = clock
         self._validator = InputValidator(manifest, max_rows=max_rows, count_unusual=metrics.count_unusual)
-        self._classes = np.array(manifest.classes, object)
-        self._threshold = manifest.threshold
-        self._has_probability = any(spec.name == PROBABILITY for spec in manifest.signature.outputs)
+        self._labels = Labels(manifest)
+        self._is_binary = manifest.task == "binary-classification"
         self.ready = False
         self.inputs = _request_specs(manifest)
         self.outputs = _output_specs(manifest)
@@ -106,10 +104,10 @@ class ServedModel:
             outputs = self._engine.run(inputs.tensors)
         except Exception as error:
             raise RequestError(500, f"the model failed on this input: {' '.join(str(error).split())}") from error
-        if self._has_probability:
-            probability = outputs[PROBABILITY]
-            outputs[LABEL] = self._classes[(probability >= self._threshold).astype(np.int8)]
-            self.metrics.count_probabilities(probability)
+        if self._labels.exist:
+            outputs[LABEL] = self._labels.of(outputs)
+        if self._is_binary:
+            self.metrics.count_probabilities(outputs[PROBABILITY])
         return outputs
 
 
@@ -122,11 +120,9 @@ def _request_specs(manifest: Manifest) -> tuple[TensorSpec, ...]:
 
 
 def _output_specs(manifest: Manifest) -> tuple[TensorSpec, ...]:
-    """Return what is answered: the graph's outputs and, for a probability, the label that the threshold makes of it."""
+    """Return what is answered: the graph's outputs and, of a classification, the label."""
     outputs = manifest.signature.outputs
-    if any(spec.name == PROBABILITY for spec in outputs):
-        return (*outputs, TensorSpec(name=LABEL, datatype="BYTES", shape=(-1,)))
-    return outputs
+    return (*outputs, TensorSpec(name=LABEL, datatype="BYTES", shape=(-1,))) if Labels(manifest).exist else outputs
 
 
 def _selected(outputs: dict[str, Array], names: Sequence[str] | None) -> dict[str, Array]:

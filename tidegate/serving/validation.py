@@ -1,6 +1,7 @@
 """Checks a request's tensors against the signature and gives them the shapes the graph takes.
 
-What the training data never held (an unknown category, a number outside its range) is legal, but counted.
+What the training data never held (an unknown category, a number outside its range, an axis of another length) is legal, but
+counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from tidegate.packaging.manifest import Manifest, TensorSpec
 from tidegate.serving.errors import bad_request
 from tidegate.serving.tensors import DATATYPES, DTYPES, Array, is_null
 
-_KEY_DATATYPES = ("BYTES", "INT64", "INT32", "INT16", "INT8", "UINT8")
+_KEY_DATATYPES = ("BYTES", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
 
 
 @dataclass(slots=True)
@@ -103,6 +104,7 @@ class _TensorCheck:
         self._dtype = DTYPES[spec.datatype]
         self._row_shape = spec.shape[1:]
         self._row_is_scalar = all(size == 1 for size in self._row_shape)
+        self._sizes = spec.sizes
         self._nullable = spec.nullable
         self._minimum = -np.inf if spec.minimum is None else spec.minimum
         self._maximum = np.inf if spec.maximum is None else spec.maximum
@@ -130,6 +132,11 @@ class _TensorCheck:
         if not fits:
             wanted = [-1, *self._row_shape]
             raise bad_request(f"tensor {self.name!r} has shape {list(array.shape)}, but this model takes {wanted}")
+        if array.size == 0:
+            raise bad_request(f"tensor {self.name!r} has shape {list(array.shape)}, which holds no values")
+        lengths = zip(array.shape[1:], self._sizes, strict=False)
+        if any(not least <= found <= greatest for found, (least, greatest) in lengths):
+            self._count_unusual(self.name, rows)
         return array
 
     def _check_nothing(self, array: Array, rows: int) -> Array:

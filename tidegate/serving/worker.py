@@ -70,6 +70,8 @@ class Worker:
         sys.setswitchinterval(_SWITCH_SECONDS)
         warnings.filterwarnings("ignore", "overflow encountered in cast")  # validation refuses what overflowed
         engine = Engine(self.package, self.manifest)
+        if engine.warning is not None:
+            emit("slower than measured", level="warning", worker=self.index, reason=engine.warning)
         difference = engine.replay_golden(self.package)
         lookup = self._open_lookup()
         clock = open_clock(self.settings.clock)

@@ -38,9 +38,9 @@ def test_timestamps() -> None:
 
 def test_lists() -> None:
     flat: Any = numbers(np.arange(6), pa.float32())
-    array = lists(flat, 2, np.array([True, False, True]))
+    array = lists(flat, [2, 0, 3, 1, 0], np.array([True, False, True, False, True]))
     array.validate(full=True)
-    assert array.to_pylist() == [[0, 1], None, [4, 5]]
+    assert array.to_pylist() == [[0, 1], None, [2, 3, 4], None, []]
 
 
 def test_no_pandas_is_imported() -> None:

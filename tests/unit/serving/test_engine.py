@@ -51,7 +51,7 @@ def test_a_golden_sample_of_other_inputs_is_refused(tiny_engine: Engine, copied:
 
 def test_a_graph_that_is_none_is_refused(copied: Path, tiny_manifest: Manifest) -> None:
     (copied / MODEL_NAME).write_bytes(b"not a graph")
-    with pytest.raises(PackageError, match=r"ONNX Runtime cannot load model\.onnx"):
+    with pytest.raises(PackageError, match=r"model\.onnx: ONNX Runtime cannot load it"):
         Engine(copied, tiny_manifest)
 
 
@@ -66,5 +66,5 @@ def test_a_signature_of_other_inputs_is_refused(copied: Path, tiny_manifest: Man
 
 def test_a_provider_that_is_not_there_is_refused(copied: Path, tiny_manifest: Manifest) -> None:
     runtime = Runtime(providers=("NoSuchExecutionProvider",))
-    with pytest.raises(PackageError, match="ONNX Runtime here has no NoSuchExecutionProvider; it has"):
+    with pytest.raises(PackageError, match="ONNX Runtime has no NoSuchExecutionProvider"):
         Engine(copied, msgspec.structs.replace(tiny_manifest, runtime=runtime))
