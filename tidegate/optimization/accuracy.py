@@ -65,9 +65,7 @@ def labelled_rows(table: pa.Table, label_column: str, task: Task, classes: Seque
         raise DataError(f"label column {label_column!r} is missing; the table has {', '.join(table.column_names)}")
     if task == "tensors":
         raise DataError(f"label column {label_column!r}: a model whose task is tensors has no metric; leave the labels out")
-    known = table.filter(pc.is_valid(table[label_column], nan_is_null=False))
-    if pa.types.is_floating(known[label_column].type):
-        known = known.filter(pc.invert(pc.is_nan(known[label_column])))
+    known = table.filter(pc.invert(pc.is_null(table[label_column], nan_is_null=True)))
     column = known[label_column]
     labels = _values(label_column, column) if task == "regression" else _class_numbers(label_column, column, task, classes)
     return known.set_column(known.column_names.index(label_column), label_column, labels)
@@ -191,7 +189,7 @@ def _rows_to_see(gate: AccuracyGate) -> int:
 
 
 def _check_scores(labels: Array, variant: Array) -> None:
-    wrong = ~np.isfinite(np.asarray(variant, dtype=np.float64)).reshape(len(variant), -1).all(axis=1)
+    wrong: Array = ~np.isfinite(variant.reshape(len(labels), -1)).all(axis=1)
     if wrong.any():
         count = f"{int(wrong.sum())} of {len(wrong)} labelled rows"
         raise OptimizationError(f"gives no number for {count}, the first of them row {int(wrong.argmax())}")

@@ -13,7 +13,6 @@ from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.optimization.metrics.metric import Estimate, Loss
