@@ -50,6 +50,16 @@ def halvable_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(node.name for node in _between_dense_layers(model.graph) if node.name in able)
 
 
+def float_values_of(model: onnx.ModelProto, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the values that each of the named nodes reads or makes in floats, weights among them."""
+    floats, chosen = _float_values(model), frozenset(nodes)
+    return {
+        node.name: tuple(name for name in (*node.input, *node.output) if name in floats)
+        for node in model.graph.node
+        if node.name in chosen
+    }
+
+
 def in_half(model: onnx.ModelProto, nodes: Iterable[str]) -> HalfGraph:
     """Return `model`, which is not changed, with the named nodes in half precision.
 
@@ -135,7 +145,7 @@ class _Rewriter:
         clipped = np.where(too_large, np.copysign(np.float32(LARGEST), weights), weights)
         rounded = clipped.astype(np.float16)
         vanished = (rounded == 0) & (weights != 0)
-        return np.where(vanished, np.copysign(np.float16(SMALLEST), weights.astype(np.float16)), rounded).astype(np.float16)
+        return np.where(vanished, np.copysign(np.float16(SMALLEST), rounded), rounded).astype(np.float16)
 
     def _cast(self, source: str, target: str, datatype: int) -> None:
         self._nodes.append(helper.make_node("Cast", [source], [target], name=f"cast to {target}", to=datatype))

@@ -1,12 +1,12 @@
-"""Variants `pruned-units-25` and `pruned-units-50`: as many percent of the hidden units are removed, so layers are narrower."""
+"""Variant `pruned-units`: whole hidden units are removed, as many as the answers allow, so that layers are narrower."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import onnx
 
+from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.calibration import calibration_batches
 from tidegate.optimization.graphs.half_precision import named
 from tidegate.optimization.graphs.hidden_layers import hidden_layers
@@ -15,28 +15,26 @@ from tidegate.optimization.graphs.unit_removal import without_weakest_units
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
 
-_PERCENTS = (25, 50)
+_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedUnits(VariantBuilder):
     """Smaller matrices, and so less to compute and to load, on any hardware; the next layer is fitted to `rows` of the package.
 
-    As with `pruned`, its answers differ more than rounding does, and it declares 8-bit precision for the widest tolerances of
-    the parity gate; the accuracy gate is its judge.
+    At most `percent` percent of the units of each hidden layer go, and a quarter of that less each time the golden sample's
+    answers move beyond `max_absolute` + `max_relative` · |answer|. As with `pruned`, the answers differ more than rounding
+    does, and it declares 8-bit precision for the widest tolerances of the parity gate; the accuracy gate is its judge.
     """
 
     name: ClassVar[str] = "pruned-units"
     precision: ClassVar[Precision] = "int8"
-    complexity: ClassVar[int] = 62
+    complexity: ClassVar[int] = 55
     targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
-    percent: int = 25
+    percent: int = 60
     rows: int = 4096
-
-    @classmethod
-    def settings(cls) -> Mapping[str, Self]:
-        """Return one setting for each share."""
-        return {f"{cls.name}-{percent}": cls(percent) for percent in _PERCENTS}
+    max_absolute: float = 0.05
+    max_relative: float = 0.05
 
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Applies to graphs with hidden layers: units that one dense layer makes and only one other reads."""
@@ -47,14 +45,19 @@ class PrunedUnits(VariantBuilder):
         return None
 
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
-        """Remove the weakest units; raises NotApplicable if layers are so narrow that none would go."""
+        """Remove the weakest units; raises NotApplicable if not even a few can go."""
         model = named(onnx.load(package / MODEL_NAME))
-        narrowed = without_weakest_units(model, self.percent / 100, calibration_batches(package, rows=self.rows))
-        if not narrowed.removed:
-            raise NotApplicable(f"its hidden layers are too narrow to lose {self.percent} % of their units")
-        return BuiltGraph(
-            narrowed.model.SerializeToString(),
-            runtime,
-            parameters={"removed": narrowed.removed},
-            note=f"{narrowed.removed} of {narrowed.units} hidden units in {narrowed.layers} layers are removed",
-        )
+        batches = calibration_batches(package, rows=self.rows)
+        sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
+        for step in range(_STEPS):
+            narrowed = without_weakest_units(model, self.percent / 100 * (1 - step / _STEPS), batches)
+            graph = narrowed.model.SerializeToString()
+            if narrowed.removed and sample.agrees_with(graph):
+                return BuiltGraph(
+                    graph,
+                    runtime,
+                    parameters={"removed": narrowed.removed},
+                    note=f"{narrowed.removed} of {narrowed.units} units in {narrowed.layers} hidden layers are removed",
+                )
+        least = self.percent / _STEPS
+        raise NotApplicable(f"without {least:g} % of its hidden units the answers change too much, or no unit would go")
