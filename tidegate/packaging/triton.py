@@ -4,10 +4,10 @@
 
 Triton does less than Tidegate's own model server: it looks up no features, checks no ranges, writes no inference log, and
 does not take `null` for a missing value (send NaN, or an empty string). What a package needs features for must get them from
-a transformer in front.
+a transformer in front. Its graph has the signature's own inputs, unpacked, since Triton cannot be told of a packing. A TensorRT
+engine is not written: it is good for one version of TensorRT, and Triton's image brings its own, which builds and caches one.
 """
 
-import json
 import re
 import shutil
 import tempfile
@@ -16,25 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import MODEL_NAME, BenchmarkRow, Datatype, Manifest, TensorSpec
+from tidegate.packaging.manifest import MODEL_NAME, Datatype, Manifest, Runtime
 from tidegate.packaging.package import package_digest, verify_package
+from tidegate.packaging.triton_config import LABELS_NAME, has_labels, triton_config
 
 CONFIG_NAME = "config.pbtxt"
-DIGEST_PARAMETER = "tidegate_package"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_TYPES: dict[Datatype, str] = {
-    "BOOL": "TYPE_BOOL",
-    "INT8": "TYPE_INT8",
-    "INT16": "TYPE_INT16",
-    "INT32": "TYPE_INT32",
-    "INT64": "TYPE_INT64",
-    "UINT8": "TYPE_UINT8",
-    "FP16": "TYPE_FP16",
-    "FP32": "TYPE_FP32",
-    "FP64": "TYPE_FP64",
-    "BYTES": "TYPE_STRING",
-}
 _GRAPH_TYPES: dict[str, Datatype] = {
     "tensor(bool)": "BOOL",
     "tensor(int8)": "INT8",
@@ -42,14 +30,14 @@ _GRAPH_TYPES: dict[str, Datatype] = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
-# Of Triton's ONNX Runtime backend: its README, "Model Config Options" (triton-inference-server/onnxruntime_backend at 013d274).
-_LEVELS = {"basic": -1, "extended": 1, "disabled": 2}
-_SCRATCH = "/tmp/tensorrt"  # noqa: S108 - in the pod of the runtime tidegate-triton, an emptyDir
 
 
 def write_triton_repository(package: Path, out: Path, *, features_supplied: bool = False, max_rows: int = 1024) -> Path:
@@ -74,90 +62,21 @@ def write_triton_repository(package: Path, out: Path, *, features_supplied: bool
     if max_rows < 1:
         raise PackageError(f"max_rows {max_rows} must be at least 1")
     _check_features(manifest, supplied=features_supplied)
-    _check_types(package, manifest)
+    graph = _graph(package, manifest)
+    _check_types(package, graph, manifest)
     _refuse_to_overwrite(out, manifest.name)
     try:
         with _fresh_folder_beside(out) as fresh:
             model = fresh / manifest.name
             (model / "1").mkdir(parents=True)
-            shutil.copyfile(package / MODEL_NAME, model / "1" / MODEL_NAME)
+            (model / "1" / MODEL_NAME).write_bytes(graph)
             (model / CONFIG_NAME).write_text(triton_config(manifest, digest=package_digest(package), max_rows=max_rows))
+            if any(has_labels(manifest, output) for output in manifest.signature.outputs):
+                (model / LABELS_NAME).write_text("".join(f"{' '.join(name.split())}\n" for name in manifest.classes))
             _put_in_place(fresh, out)
     except OSError as error:
         raise PackageError(f"Triton repository {out}: cannot be written: {error.strerror or error}") from error
     return out
-
-
-def triton_config(manifest: Manifest, *, digest: str, max_rows: int) -> str:
-    """Return the `config.pbtxt` of a package's model, in protobuf's text format.
-
-    Requests are batched if the manifest's benchmark timed this variant: up to the fastest size by rows a second, and no
-    request waits longer than one row takes at the median.
-
-    Args:
-        manifest: The package's manifest.
-        digest: Of the package; kept as a parameter, so that the repository says where it comes from.
-        max_rows: Rows in one request or batch.
-    """
-    lines = [
-        f"name: {_text(manifest.name)}",
-        'backend: "onnxruntime"',
-        f"max_batch_size: {max_rows}",
-        *(_tensor("input", spec) for spec in manifest.signature.inputs),
-        *(_tensor("output", spec) for spec in manifest.signature.outputs),
-        *_batching(manifest, max_rows),
-        *_instances(manifest),
-        _parameter("intra_op_thread_count", str(manifest.runtime.intra_op_threads)),
-        _parameter(DIGEST_PARAMETER, digest),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _tensor(role: str, spec: TensorSpec) -> str:
-    """The batch axis is not among the dims; a tensor that has no other one is reshaped, since dims may not be empty."""
-    dims = spec.shape[1:]
-    reshape = "" if dims else " reshape { shape: [ ] }"
-    listed = ", ".join(str(dim) for dim in dims or (1,))
-    return f"{role} {{ name: {_text(spec.name)} data_type: {_TYPES[spec.datatype]} dims: [ {listed} ]{reshape} }}"
-
-
-def _batching(manifest: Manifest, max_rows: int) -> list[str]:
-    timed = [row for row in _own_rows(manifest) if row.batch <= max_rows]
-    if not timed:
-        return []
-    best = max(timed, key=lambda row: row.rows_per_second)
-    single = min(timed, key=lambda row: row.batch)
-    delay = max(1, round(single.p50_us))
-    return [f"dynamic_batching {{ preferred_batch_size: [ {best.batch} ] max_queue_delay_microseconds: {delay} }}"]
-
-
-def _own_rows(manifest: Manifest) -> list[BenchmarkRow]:
-    names = {manifest.variant.name, f"{manifest.variant.candidate}/{manifest.variant.name}"}
-    return [row for row in manifest.benchmark if row.variant in names]
-
-
-def _instances(manifest: Manifest) -> list[str]:
-    providers, level = manifest.runtime.providers, _LEVELS.get(manifest.runtime.graph_optimization)
-    graph = f" graph {{ level: {level} }}" if level is not None else ""
-    on_gpu = any(name.startswith(("CUDA", "Tensorrt")) for name in providers)
-    accelerator = (
-        ' execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt"'
-        ' parameters { key: "trt_engine_cache_enable" value: "1" }'
-        f' parameters {{ key: "trt_engine_cache_path" value: "{_SCRATCH}" }} }} ] }}'
-        if "TensorrtExecutionProvider" in providers
-        else ""
-    )
-    optimization = [f"optimization {{{graph}{accelerator} }}"] if graph or accelerator else []
-    return [f"instance_group [ {{ count: 1 kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} }} ]", *optimization]
-
-
-def _parameter(key: str, value: str) -> str:
-    return f"parameters {{ key: {_text(key)} value: {{ string_value: {_text(value)} }} }}"
-
-
-def _text(value: str) -> str:
-    """A string of protobuf's text format, which knows the escapes of JSON."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _check_features(manifest: Manifest, *, supplied: bool) -> None:
@@ -169,12 +88,23 @@ def _check_features(manifest: Manifest, *, supplied: bool) -> None:
         )
 
 
-def _check_types(package: Path, manifest: Manifest) -> None:
+def _graph(package: Path, manifest: Manifest) -> bytes:
+    raw = (package / MODEL_NAME).read_bytes()
+    if not manifest.packing:
+        return raw
+    import onnx
+
+    from tidegate.packaging.graph_packing import unpack_graph
+
+    unpacked: bytes = unpack_graph(onnx.load_from_string(raw), manifest.packing).SerializeToString()
+    return unpacked
+
+
+def _check_types(package: Path, raw: bytes, manifest: Manifest) -> None:
     """Compare with the graph: Triton refuses a model whose configuration names other types than the graph has."""
-    from tidegate.packaging.manifest import Runtime
     from tidegate.packaging.session import open_session
 
-    session = open_session(package / MODEL_NAME, Runtime(graph_optimization="disabled"))
+    session = open_session(raw, Runtime(graph_optimization="disabled"))
     graph = {node.name: _GRAPH_TYPES.get(node.type) for node in [*session.get_inputs(), *session.get_outputs()]}
     for spec in [*manifest.signature.inputs, *manifest.signature.outputs]:
         if graph.get(spec.name) != spec.datatype:

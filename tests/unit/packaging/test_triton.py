@@ -13,10 +13,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import small_packages
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import BenchmarkRow, Manifest, Runtime, Signature, TensorSpec, Variant
+from tidegate.packaging.golden import read_golden
+from tidegate.packaging.manifest import BenchmarkRow, Manifest, PackedInput, Runtime, Signature, TensorSpec, Variant
 from tidegate.packaging.package import copy_package, package_digest, read_manifest
-from tidegate.packaging.triton import triton_config, write_triton_repository
+from tidegate.packaging.session import GraphSession
+from tidegate.packaging.triton import write_triton_repository
+from tidegate.packaging.triton_config import triton_config
 
 TYPES = [
     "TYPE_INVALID TYPE_BOOL TYPE_UINT8 TYPE_UINT16 TYPE_UINT32 TYPE_UINT64 TYPE_INT8 TYPE_INT16 TYPE_INT32 TYPE_INT64",
@@ -25,7 +29,7 @@ TYPES = [
 MESSAGES = {
     "Reshape": "repeated int64 shape 1",
     "Input": "string name 1, DataType data_type 2, repeated int64 dims 4, Reshape reshape 5",
-    "Output": "string name 1, DataType data_type 2, repeated int64 dims 3, Reshape reshape 5",
+    "Output": "string name 1, DataType data_type 2, repeated int64 dims 3, string label_filename 4, Reshape reshape 5",
     "InstanceGroup": "int32 count 2, Kind kind 4",
     "Graph": "int32 level 1",
     "Accelerator": "string name 1, repeated StringEntry parameters 2",
@@ -70,11 +74,12 @@ def _model_config() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))
 
 
-def row(batch: int, p50_us: float, variant: str = "trees/graph-optimized") -> BenchmarkRow:
-    per_second = batch / p50_us * 1e6
+def row(batch: int, p50_us: float, variant: str = "trees/graph-optimized", *, concurrency: int = 1) -> BenchmarkRow:
+    per_second = batch / p50_us * 1e6 * concurrency
     return BenchmarkRow(
         variant=variant,
         batch=batch,
+        concurrency=concurrency,
         p50_us=p50_us,
         p95_us=p50_us,
         p99_us=p50_us,
@@ -87,13 +92,15 @@ def row(batch: int, p50_us: float, variant: str = "trees/graph-optimized") -> Be
 
 def manifest(**fields: Any) -> Manifest:
     standard: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
+        "task": "binary-classification",
         "name": "flights-late",
         "signature": Signature(
             inputs=(
                 TensorSpec(name="carrier", datatype="BYTES", shape=(-1, 1)),
                 TensorSpec(name="image", datatype="FP16", shape=(-1, 3, 8, 8)),
-                TensorSpec(name="hour", datatype="INT64", shape=(-1,)),
+                TensorSpec(name="hour", datatype="UINT16", shape=(-1,)),
+                TensorSpec(name="tokens", datatype="INT64", shape=(-1, -1), sizes=((3, 60),)),
             ),
             outputs=(TensorSpec(name="probability", datatype="FP32", shape=(-1,)),),
         ),
@@ -124,7 +131,6 @@ def test_the_layout_is_what_triton_wants(tiny_package: Path, tmp_path: Path) -> 
 
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
     assert files == ["tiny/1/model.onnx", "tiny/config.pbtxt"]
-    assert (out / "tiny/1/model.onnx").read_bytes() == (tiny_package / "model.onnx").read_bytes()
     config = parse((out / "tiny/config.pbtxt").read_text())
     assert config.name == "tiny"
     assert [spec.name for spec in config.input] == [spec.name for spec in read_manifest(tiny_package).signature.inputs]
@@ -143,7 +149,8 @@ def test_inputs_and_outputs_are_without_the_batch_axis() -> None:
     assert described == [
         ("carrier", 13, [1], False),
         ("image", 10, [3, 8, 8], False),
-        ("hour", 9, [1], True),
+        ("hour", 3, [1], True),
+        ("tokens", 9, [-1], False),
         ("probability", 11, [1], True),
     ]
     assert list(config.input[2].reshape.shape) == []
@@ -160,6 +167,7 @@ BATCHING = [
     pytest.param((row(1, 10), row(2048, 11)), ([1], 10), id="no-batch-over-the-limit"),
     pytest.param((row(1, 10, "trees/baseline"),), None, id="another-variants-benchmark"),
     pytest.param((row(1, 10, "graph-optimized"),), ([1], 10), id="by-the-variants-own-name"),
+    pytest.param((row(8, 10), row(64, 90, concurrency=2)), ([8], 10), id="one-caller-tells-the-batch"),
 ]
 
 
@@ -170,6 +178,82 @@ def test_batching_follows_the_benchmark(benchmark: tuple[BenchmarkRow, ...], exp
     batching = config.dynamic_batching
     found = (list(batching.preferred_batch_size), batching.max_queue_delay_microseconds)
     assert (found if config.HasField("dynamic_batching") else None) == expected
+
+
+INSTANCES = [
+    pytest.param((), 1, id="no-benchmark"),
+    pytest.param((row(1, 10), row(1, 11, concurrency=2), row(1, 40, concurrency=4)), 2, id="as-many-calls-at-once-as-pay"),
+    pytest.param((row(1, 10), row(1, 19.5, concurrency=2)), 1, id="a-few-percent-do-not-pay"),
+    pytest.param((row(1, 10, "trees/baseline", concurrency=8),), 1, id="another-variants-benchmark"),
+]
+
+
+@pytest.mark.parametrize(("benchmark", "count"), INSTANCES)
+def test_instances_follow_the_benchmark_on_a_cpu(benchmark: tuple[BenchmarkRow, ...], count: int) -> None:
+    on_gpu = Runtime(providers=("CUDAExecutionProvider",))
+    for runtime, expected in ((Runtime(), count), (on_gpu, 1)):
+        config = parse(triton_config(manifest(benchmark=benchmark, runtime=runtime), digest="sha256:0", max_rows=8))
+        assert [group.count for group in config.instance_group] == [expected]
+
+
+def test_provider_options_become_those_of_the_backend() -> None:
+    runtime = Runtime(
+        providers=("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+        provider_options={
+            "TensorrtExecutionProvider": {
+                "trt_fp16_enable": "True",
+                "trt_layer_norm_fp32_fallback": "True",
+                "trt_builder_optimization_level": "3",
+                "trt_max_workspace_size": "1024",
+                "trt_profile_max_shapes": "image:64x3x8x8",
+                "trt_engine_hw_compatible": "1",
+            },
+            "CUDAExecutionProvider": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1"},
+        },
+    )
+
+    config = parse(triton_config(manifest(runtime=runtime), digest="sha256:0", max_rows=64))
+
+    accelerators = {
+        entry.name: {option.key: option.value for option in entry.parameters}
+        for entry in config.optimization.execution_accelerators.gpu_execution_accelerator
+    }
+    assert accelerators == {
+        "tensorrt": {
+            "precision_mode": "FP16",
+            "trt_layer_norm_fp32_fallback": "1",
+            "trt_builder_optimization_level": "3",
+            "max_workspace_size_bytes": "1024",
+            "trt_profile_max_shapes": "image:64x3x8x8",
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": "/tmp/tensorrt",
+        },
+        "cuda": {"use_tf32": "0"},
+    }
+    parameters = {entry.key: entry.value.string_value for entry in config.parameters}
+    assert parameters["cudnn_conv_algo_search"] == "1"
+
+
+def test_shapes_of_packed_inputs_are_not_passed_on() -> None:
+    options = {"TensorrtExecutionProvider": {"trt_profile_max_shapes": "packed_fp32:64x4"}}
+    runtime = Runtime(providers=("TensorrtExecutionProvider",), provider_options=options)
+    packing = (PackedInput(name="packed_fp32", datatype="FP32", columns=("a", "b")),)
+
+    config = triton_config(manifest(runtime=runtime, packing=packing), digest="sha256:0", max_rows=64)
+
+    assert "packed_fp32" not in config
+
+
+def test_parallel_execution_is_passed_on() -> None:
+    runtime = Runtime(intra_op_threads=2, inter_op_threads=3, execution="parallel")
+    config = parse(triton_config(manifest(runtime=runtime), digest="sha256:0", max_rows=64))
+    parameters = {entry.key: entry.value.string_value for entry in config.parameters}
+    assert parameters == {
+        "intra_op_thread_count": "2",
+        "execution_mode": "1",
+        "inter_op_thread_count": "3",
+        "tidegate_package": "sha256:0",
+    }
 
 
 RUNTIMES = [
@@ -204,6 +288,38 @@ def test_any_name_of_a_tensor_survives_the_text_format(name: str) -> None:
     config = parse(triton_config(manifest(signature=signature), digest="sha256:0", max_rows=1))
 
     assert [spec.name for spec in config.input] == [name]
+
+
+def test_a_packed_graph_is_unpacked_and_answers_the_same(tiny_package: Path, tmp_path: Path) -> None:
+    packed = read_manifest(tiny_package)
+    assert [part.name for part in packed.packing] == ["packed_fp32"]
+
+    out = write_triton_repository(tiny_package, tmp_path / "triton", features_supplied=True)
+
+    unpacked = msgspec.structs.replace(packed, packing=())
+    graph = GraphSession.of_graph((out / "tiny/1/model.onnx").read_bytes(), Runtime(), unpacked)
+    inputs = read_golden(tiny_package / "golden.npz").inputs
+    expected = GraphSession.of_package(tiny_package).run(inputs)
+    assert graph.run(inputs)["probability"].tolist() == expected["probability"].tolist()
+
+
+def test_the_classes_of_many_are_named_in_a_file(tmp_path: Path) -> None:
+    out = write_triton_repository(small_packages.multiclass(tmp_path / "package"), tmp_path / "triton")
+
+    assert (out / "iris/labels.txt").read_text() == "setosa\nversi color\nvirginica\n"
+    [output] = parse((out / "iris/config.pbtxt").read_text()).output
+    assert (list(output.dims), output.label_filename) == ([3], "labels.txt")
+
+
+@pytest.mark.parametrize("make", [small_packages.image, small_packages.tokens, small_packages.every_type])
+def test_tensors_of_any_rank_and_type_are_described(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    signature = read_manifest(make(tmp_path / "package")).signature
+
+    out = write_triton_repository(tmp_path / "package", tmp_path / "triton")
+
+    config = parse(next(out.glob("*/config.pbtxt")).read_text())
+    assert [tuple(spec.dims) for spec in config.input] == [spec.shape[1:] for spec in signature.inputs]
+    assert [tuple(spec.dims) for spec in config.output] == [spec.shape[1:] or (1,) for spec in signature.outputs]
 
 
 def test_a_package_that_needs_features_is_refused_unless_somebody_supplies_them(tiny_package: Path, tmp_path: Path) -> None:
@@ -263,7 +379,7 @@ def test_an_earlier_repository_of_the_model_is_replaced(tiny_package: Path, tmp_
 
     write_triton_repository(tiny_package, out, features_supplied=True)
 
-    assert (out / "tiny/1/model.onnx").read_bytes() == (tiny_package / "model.onnx").read_bytes()
+    assert (out / "tiny/1/model.onnx").read_bytes() != b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["triton"]
 
 
