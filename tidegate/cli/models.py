@@ -1,4 +1,4 @@
-"""`tidegate models`: list, show, verify, promote and roll back registered models."""
+"""`tidegate models`: list, show, sign, verify, promote and roll back registered models."""
 
 from typing import Annotated, Any
 
@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tidegate.cli import export
+from tidegate.cli import export, signing
+from tidegate.cli.manifest_tables import render_manifest, variant_of
 from tidegate.cli.options import DEFAULT_STORE, Name, Store, Version
 from tidegate.cli.output import Json, show
 from tidegate.packaging.manifest import Manifest
@@ -19,6 +20,8 @@ from tidegate.storage import open_store
 
 app = typer.Typer(no_args_is_help=True)
 app.command("export")(export.command)
+app.command("sign")(signing.sign)
+app.command("verify")(signing.verify)
 
 Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit trail.")]
@@ -58,26 +61,10 @@ def show_version(name: Name, version: Version = CHAMPION, store: Store = DEFAULT
     def render(console: Console) -> None:
         marks = f"  ({', '.join(aliases)})" if aliases else ""
         console.print(f"[bold]{name} version {number}[/bold]{marks}")
-        _render_manifest(console, manifest)
+        render_manifest(console, manifest)
         _render_events(console, events)
 
     show(result, as_json=as_json, render=render)
-
-
-@app.command()
-def verify(name: Name, version: Version = CHAMPION, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
-    """Read a version back from the store and check every file against its digest."""
-    registry = ModelRegistry(open_store(store))
-    number = registry.resolve(name, version)
-    files = registry.verify(name, number).files
-    size = sum(entry.size for entry in files.values())
-    show(
-        {"name": name, "version": number, "files": len(files), "bytes": size, "valid": True},
-        as_json=as_json,
-        render=lambda console: console.print(
-            f"[green]valid[/green]  {name} version {number}: {len(files)} files, {size / 1e6:.2f} MB"
-        ),
-    )
 
 
 @app.command()
@@ -134,7 +121,7 @@ def _list_versions(name: str, versions: list[VersionInfo], *, as_json: bool) -> 
                 ", ".join(info.aliases),
                 f"{info.logged_at:%Y-%m-%d %H:%M}",
                 f"{info.event_time:%Y-%m-%d %H:%M}",
-                _variant(info.manifest),
+                escape(variant_of(info.manifest)),
                 ", ".join(f"{escape(metric)} {value:.4g}" for metric, value in info.manifest.metrics.items()),
                 _gates(info.manifest),
                 escape(info.reason),
@@ -151,7 +138,7 @@ def _version_row(info: VersionInfo) -> dict[str, Any]:
         "digest": info.digest,
         "registered_at": info.logged_at.isoformat(),
         "event_time": info.event_time.isoformat(),
-        "variant": _variant(info.manifest),
+        "variant": variant_of(info.manifest),
         "metrics": info.manifest.metrics,
         "gates_passed": all(verdict.passed for verdict in info.manifest.verdicts),
         "reason": info.reason,
@@ -167,36 +154,6 @@ def _show_move(name: str, alias: str, state: AliasState, *, as_json: bool) -> No
         as_json=as_json,
         render=lambda console: console.print(f"{alias} of {name} is at [bold]version {state.version}[/bold], before: {before}"),
     )
-
-
-def _render_manifest(console: Console, manifest: Manifest) -> None:
-    facts = Table(show_header=False, box=None)
-    facts.add_row("variant", _variant(manifest))
-    facts.add_row("classes", f"{', '.join(map(escape, manifest.classes))} from probability {manifest.threshold:g}")
-    for metric, value in manifest.metrics.items():
-        facts.add_row(escape(metric), f"{value:.6g}")
-    if manifest.lineage:
-        for field, value in msgspec.to_builtins(manifest.lineage).items():
-            facts.add_row(field.replace("_", " "), escape(str(value)))
-    console.print(facts)
-    if manifest.verdicts:
-        table = Table("gate", "subject", "measure", "value", "bound", "verdict", title="gates")
-        for verdict in manifest.verdicts:
-            table.add_row(
-                verdict.gate,
-                escape(verdict.subject),
-                escape(verdict.measure),
-                _number(verdict.value),
-                _number(verdict.bound),
-                "[green]passed[/green]" if verdict.passed else "[red]failed[/red]",
-            )
-        console.print(table)
-    if manifest.benchmark:
-        table = Table("variant", "batch", "p50 µs", "p95 µs", "p99 µs", "rows/s", title="benchmark")
-        for row in manifest.benchmark:
-            times = (f"{time:.1f}" for time in (row.p50_us, row.p95_us, row.p99_us))
-            table.add_row(escape(row.variant), str(row.batch), *times, f"{row.rows_per_second:,.0f}")
-        console.print(table)
 
 
 def _render_events(console: Console, events: list[Event]) -> None:
@@ -219,15 +176,7 @@ def _told(event: Event) -> str:
     return f"{event.alias} moved{before} to version {event.version}"
 
 
-def _variant(manifest: Manifest) -> str:
-    return escape(f"{manifest.variant.candidate}/{manifest.variant.name}")
-
-
 def _gates(manifest: Manifest) -> str:
     failed = sum(not verdict.passed for verdict in manifest.verdicts)
     passed = len(manifest.verdicts) - failed
     return f"{passed} passed" + (f", [red]{failed} failed[/red]" if failed else "") if manifest.verdicts else "none"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -18,7 +18,7 @@ _Document = dict[str, Any]
 def decode_any_version(raw: bytes, *, where: str) -> Manifest:
     """Decode the bytes of a `package.json` of any schema version; raises PackageError naming the field at fault."""
     try:
-        version = msgspec.json.decode(raw, type=_OnlyVersion).schema_version
+        version = written_version(raw)
         if not 1 <= version <= SCHEMA_VERSION:
             raise PackageError(
                 f"{where}: schema_version is {version}, this Tidegate reads 1 to {SCHEMA_VERSION}; use a newer Tidegate"
@@ -35,6 +35,11 @@ def decode_any_version(raw: bytes, *, where: str) -> Manifest:
         raise PackageError(f"{where}: is nested deeper than any manifest; package again") from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise PackageError(f"{where}: {' '.join(str(error).split())[:300]}; package again") from error
+
+
+def written_version(raw: bytes) -> int:
+    """Return the schema version that a decodable `package.json` was written in."""
+    return msgspec.json.decode(raw, type=_OnlyVersion).schema_version
 
 
 class _OnlyVersion(msgspec.Struct):

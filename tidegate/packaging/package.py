@@ -15,9 +15,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 import msgspec
 import pyarrow as pa
@@ -46,7 +47,7 @@ from tidegate.packaging.manifest_rules import (
     check_manifest,
     is_file_name,
 )
-from tidegate.packaging.manifest_versions import decode_any_version
+from tidegate.packaging.manifest_versions import decode_any_version, written_version
 from tidegate.packaging.plain_files import check_entry, entry_of, read_plain
 from tidegate.packaging.reference import check_reference
 from tidegate.packaging.stored_package import download_files, stored_manifest
@@ -68,6 +69,20 @@ class VerifiedPackage:
         """The sha256, in hex, of every file but the signature."""
         files = {name: entry.sha256 for name, entry in self.manifest.files.items()}
         return files | {MANIFEST_NAME: hashlib.sha256(self.raw).hexdigest()}
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of `package.json`, and so of the whole package, whose files' digests it holds."""
+        return f"sha256:{self.digests[MANIFEST_NAME]}"
+
+    @property
+    def schema_version(self) -> int:
+        """The version that the manifest was written in; `manifest` itself is always of the newest."""
+        return written_version(self.raw)
+
+    def with_signature(self, signature: bytes) -> Self:
+        """Return the package with another signature."""
+        return replace(self, signature=signature)
 
 
 def write_package(

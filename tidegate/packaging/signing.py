@@ -12,20 +12,19 @@ verify, only `cryptography` is needed: a server can afford it (the import takes 
 stricter, since a file more or less than was signed, and a bundle that says anything else than these do, is refused.
 """
 
-import base64
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from tidegate.errors import PackageError
 from tidegate.packaging.manifest import SIGNATURE_NAME, Manifest
 from tidegate.packaging.package import VerifiedPackage, inspect_package
+from tidegate.packaging.signing_bundle import check_statement, read_statement
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -34,66 +33,6 @@ if TYPE_CHECKING:
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _KEY_BYTES = 64 << 10
 _NEEDED = "pip install 'tidegate[signing]'"
-_PAYLOAD_TYPE = "application/vnd.in-toto+json"
-
-
-class _Exact(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    pass
-
-
-class _KeyHint(_Exact):
-    hint: str
-
-
-class _Material(_Exact):
-    public_key: _KeyHint
-    tlog_entries: Annotated[list[Any], msgspec.Meta(max_length=0)]
-
-
-class _RawSignature(_Exact):
-    sig: str
-    keyid: Literal[""] = ""
-
-
-class _Envelope(_Exact):
-    payload: str
-    signatures: list[_RawSignature]
-    payload_type: Literal["application/vnd.in-toto+json"]
-
-
-class _Bundle(_Exact):
-    """What is signed is `payload` and its type; the rest is held to be exactly what a signer with a key writes."""
-
-    media_type: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
-    verification_material: _Material
-    dsse_envelope: _Envelope
-
-
-class _Resource(_Exact):
-    name: str
-    algorithm: Literal["sha256"]
-    digest: str
-
-
-class _Serialization(msgspec.Struct):
-    method: Literal["files"]
-    hash_type: Literal["sha256"]
-
-
-class _Predicate(msgspec.Struct):
-    serialization: _Serialization
-    resources: list[_Resource]
-
-
-class _Subject(msgspec.Struct):
-    digest: dict[str, str]
-
-
-class _Statement(msgspec.Struct, kw_only=True):
-    type: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
-    predicate_type: Literal["https://model_signing/signature/v1.0"] = msgspec.field(name="predicateType")
-    subject: list[_Subject]
-    predicate: _Predicate
 
 
 def sign_package(package: Path, private_key: Path, password: str | None = None) -> Path:
@@ -107,25 +46,14 @@ def sign_package(package: Path, private_key: Path, password: str | None = None) 
     Raises:
         PackageError: The package is damaged, the key is not one, or the extra `signing` is not installed.
     """
-    inspect_package(package)
+    found = inspect_package(package)
     check_signing_key(private_key, password)
-    with _installed():
-        from model_signing import hashing, signing
-    what_to_hash = hashing.Config().use_file_serialization(max_workers=1)
-    what_to_hash.set_ignored_paths(paths=[SIGNATURE_NAME], ignore_git_paths=False)
-    # The library hands the password to cryptography as it is, which wants bytes, whatever the library's annotation says.
-    secret = password.encode() if password else None
-    signer = signing.Config().use_elliptic_key_signer(private_key=private_key, password=secret)
-    signature = package / SIGNATURE_NAME
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{package.name}.", dir=package.resolve().parent) as beside:
-            fresh = Path(beside) / SIGNATURE_NAME
-            signer.set_hashing_config(what_to_hash).sign(package, fresh)
-            _flush(fresh)
-            fresh.replace(signature)
+        signature = _sign(package, private_key, password)
+        check_statement(found.with_signature(signature), where=f"package {package}")  # nobody changed a file meanwhile
+        return _put_in_place(package, signature)
     except (OSError, ValueError) as error:
         raise PackageError(f"package {package}: cannot be signed: {' '.join(str(error).split())}") from error
-    return signature
 
 
 def check_signing_key(private_key: Path, password: str | None = None) -> None:
@@ -146,79 +74,57 @@ def verify_signature(package: Path, public_key: Path) -> Manifest:
         PackageError: The package is damaged; it is not signed, or not by this key, or something else was signed; the key is
             none; or `cryptography` is not installed.
     """
-    key = _public_key(public_key)
     found = inspect_package(package)
-    check_signature(found, key, where=f"package {package}")
+    check_signature(found, public_key, where=f"package {package}")
     return found.manifest
 
 
-def signature_hint(signature: bytes) -> str | None:
-    """Return the sha256, in hex, of the public key that a signature says it is verified with; None if it is no signature."""
-    try:
-        return msgspec.json.decode(signature, type=_Bundle).verification_material.public_key.hint
-    except msgspec.MsgspecError:
-        return None
-
-
-def check_signature(package: VerifiedPackage, key: "EllipticCurvePublicKey", *, where: str) -> None:
-    """Raise PackageError unless the signature of a package that was found at `where` is by `key`, and of what was found."""
-    if package.signature is None:
-        raise PackageError(f"{where}: is not signed; sign it with 'tidegate models sign'")
-    payload = _signed_payload(package.signature, key, where)
-    signed = _signed_digests(payload, where)
-    if signed != package.digests:
-        names = sorted(name for name, _ in signed.items() ^ package.digests.items())
-        raise PackageError(f"{where}: {', '.join(dict.fromkeys(names))}: not what was signed; fetch it again or sign it anew")
-
-
-def _signed_payload(signature: bytes, key: "EllipticCurvePublicKey", where: str) -> bytes:
-    """Return what was signed, once the signature is proven to be the key's.
-
-    Source: DSSE v1.0.0, protocol.md, "Signature Definition": what is signed is the payload with its type and both lengths.
-    """
+def check_signature(package: VerifiedPackage, public_key: Path, *, where: str) -> None:
+    """Do as `verify_signature` for a package that was found at `where` and is verified already."""
+    key = _public_key(public_key)
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    try:
-        bundle = msgspec.json.decode(signature, type=_Bundle)
-        (raw,) = bundle.dsse_envelope.signatures
-        payload, signed = _from_base64(bundle.dsse_envelope.payload), _from_base64(raw.sig)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise PackageError(f"{where}: {SIGNATURE_NAME} is no signature of a package: {error}; sign it anew") from error
-    if bundle.verification_material.public_key.hint != _hint(key):
+    statement = read_statement(package, where=where)
+    if statement.key != _hint(key):
         raise PackageError(f"{where}: {SIGNATURE_NAME} is of another key than this one; give the signer's public key")
-    encoded = f"DSSEv1 {len(_PAYLOAD_TYPE)} {_PAYLOAD_TYPE} {len(payload)} ".encode() + payload
     try:
-        key.verify(signed, encoded, ec.ECDSA(_hash_for(key)))
+        key.verify(statement.signature, statement.signed, ec.ECDSA(_hash_for(key)))
     except InvalidSignature:
         raise PackageError(f"{where}: {SIGNATURE_NAME} is forged or damaged; do not use the package") from None
-    return payload
+    check_statement(package, where=where)
 
 
-def _signed_digests(payload: bytes, where: str) -> dict[str, str]:
+def _sign(package: Path, private_key: Path, password: str | None) -> bytes:
+    with _installed():
+        from model_signing import hashing, signing
+    what_to_hash = hashing.Config().use_file_serialization(max_workers=1)
+    what_to_hash.set_ignored_paths(paths=[SIGNATURE_NAME], ignore_git_paths=False)
+    # The library hands the password to cryptography as it is, which wants bytes, whatever the library's annotation says.
+    secret = password.encode() if password else None
+    signer = signing.Config().use_elliptic_key_signer(private_key=private_key, password=secret)
+    with tempfile.TemporaryDirectory(prefix="tidegate-sign-") as folder:
+        signature = Path(folder) / SIGNATURE_NAME
+        signer.set_hashing_config(what_to_hash).sign(package, signature)
+        return signature.read_bytes()
+
+
+def _put_in_place(package: Path, signature: bytes) -> Path:
+    fresh = package / f".{SIGNATURE_NAME}.{uuid.uuid4().hex}"
     try:
-        statement = msgspec.json.decode(payload, type=_Statement)
-        resources = statement.predicate.resources
-        digests = {resource.name: resource.digest for resource in resources}
-        whole = hashlib.sha256(b"".join(bytes.fromhex(resource.digest) for resource in resources)).hexdigest()
-        (subject,) = statement.subject
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise PackageError(f"{where}: {SIGNATURE_NAME} signs something else than a package: {error}; sign it anew") from error
-    if len(digests) != len(resources) or subject.digest != {"sha256": whole}:
-        raise PackageError(f"{where}: {SIGNATURE_NAME} signs a statement that contradicts itself; sign it anew")
-    return digests
-
-
-def _from_base64(text: str) -> bytes:
-    decoded = base64.b64decode(text, validate=True)
-    if base64.b64encode(decoded).decode() != text:  # the last character can hide bits that decoding drops
-        raise ValueError("its base64 has more than one reading")
-    return decoded
+        with fresh.open("xb") as stream:
+            stream.write(signature)
+            stream.flush()
+            os.fsync(stream.fileno())
+        return fresh.replace(package / SIGNATURE_NAME)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _private_key(path: Path, password: str | None) -> "EllipticCurvePrivateKey":
     pem = _read_key(path)
     with _installed():
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     try:
@@ -226,7 +132,7 @@ def _private_key(path: Path, password: str | None) -> "EllipticCurvePrivateKey":
     except TypeError as error:  # cryptography's way to say that a password is missing, or is one too many
         remedy = "give its password" if password is None else "it is not encrypted, so give no password"
         raise PackageError(f"key {path}: {remedy}") from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         wrong = "its password is wrong" if password else "it is no private key in PEM"
         raise PackageError(f"key {path}: {wrong}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
@@ -237,11 +143,12 @@ def _private_key(path: Path, password: str | None) -> "EllipticCurvePrivateKey":
 def _public_key(path: Path) -> "EllipticCurvePublicKey":
     pem = _read_key(path)
     with _installed():
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     try:
         key = load_pem_public_key(pem)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise PackageError(f"key {path}: it is no public key in PEM") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
         raise PackageError(
@@ -282,8 +189,3 @@ def _hash_for(key: "EllipticCurvePublicKey") -> "HashAlgorithm":
 
     hash_of: dict[int, HashAlgorithm] = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
     return hash_of[key.curve.key_size]
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -6,23 +6,19 @@ registry.move_alias("flights-late", "champion", version, reason="passed its roll
 registry.download("flights-late", version, Path("/tmp/champion"))
 """
 
-import hashlib
 import random
 import re
-import shutil
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
 from tidegate.clock import Clock
-from tidegate.errors import ObjectNotFound, PackageError, PreconditionFailed, RegistryError
+from tidegate.errors import ObjectNotFound, PreconditionFailed, RegistryError
 from tidegate.packaging.manifest import MANIFEST_NAME, Manifest
-from tidegate.packaging.package import decode_manifest, verify_package
+from tidegate.packaging.package import decode_manifest, inspect_package, verify_package
+from tidegate.packaging.signing_bundle import signer_of
 from tidegate.registry.events import (
     ROOT,
     Event,
@@ -34,11 +30,11 @@ from tidegate.registry.events import (
     decode_event,
     encode_event,
     events_prefix,
-    version_prefix,
     versions_prefix,
 )
 from tidegate.registry.journal import Journal, read_concurrently
 from tidegate.registry.states import AliasState, VersionInfo, alias_state
+from tidegate.registry.version_files import VersionFiles, digest_of_manifest
 from tidegate.storage.probe import probe_conditional_writes
 from tidegate.storage.store import ObjectStore
 
@@ -72,25 +68,26 @@ class ModelRegistry:
         """Use `store`; events carry the event time of `clock` (default: the wall) and `actor` (default: `user@host`)."""
         self._store = store
         self._journal = Journal(store, clock=clock, actor=actor)
+        self._files = VersionFiles(store)
 
     def register(self, package: Path, *, reason: str) -> int:
         """Verify a package, register it as a new version of its model, and return the version's number.
 
-        A package that is registered already keeps its number and its first reason.
+        A package that is registered already keeps its number and its first reason; a signature that it has got since is added.
 
         Raises:
-            PackageError: The package does not match its manifest.
-            RegistryError: The model's name or the reason is not acceptable.
+            PackageError: The package does not match its manifest, or is signed for other files.
+            RegistryError: The model's name or the reason is not acceptable, or the version is signed by another key already.
             StorageError: The store cannot be written, or ignores conditional writes.
         """
-        manifest = verify_package(package)
-        raw = (package / MANIFEST_NAME).read_bytes()
-        check_name("model name", manifest.name)
+        found = inspect_package(package)
+        check_name("model name", found.manifest.name)
         _check_reason(reason)
+        if found.signature:
+            signer_of(found, where=f"package {package}")
         probe_conditional_writes(self._store)
-        claim = self._claim(manifest.name, f"sha256:{hashlib.sha256(raw).hexdigest()}", reason)
-        if not self._is_published(manifest.name, claim.version):
-            self._publish(package, manifest, raw, claim.version)
+        claim = self._claim(found.manifest.name, digest_of_manifest(found.raw), reason)
+        self._files.publish(package, found, claim.version)
         self._journal.record(claim)
         return claim.version
 
@@ -129,15 +126,18 @@ class ModelRegistry:
 
     def manifest(self, name: str, version: int) -> Manifest:
         """Return a version's manifest; raises RegistryError if there is no such version, PackageError if it is damaged."""
-        return decode_manifest(self._manifest_bytes(name, version), where=self._address(name, version) + MANIFEST_NAME)
+        raw = self._manifest_bytes(name, version)
+        return decode_manifest(raw, where=self._files.address(name, version) + MANIFEST_NAME)
 
     def uri(self, name: str, version: int) -> str:
         """Return the address of a version's package, ending in `/`; raises RegistryError if there is no such version."""
         self._require_version(name, version)
-        return self._address(name, version)
+        return self._files.address(name, version)
 
     def download(self, name: str, version: int, to: Path) -> Path:
         """Write a version's package to the directory `to`, verified and whole or not at all, and return `to`.
+
+        The manifest must be the one that was registered, byte for byte. A signature comes with it, but is not checked.
 
         Raises:
             RegistryError: There is no such version, or `to` holds something else.
@@ -149,7 +149,7 @@ class ModelRegistry:
                 verify_package(to)
                 return to
             raise RegistryError(f"registry: cannot download {name} version {version} to {to}: it exists; choose another place")
-        with self._downloaded(name, version, raw, beside=to) as fresh:
+        with self._files.downloaded(name, version, raw, self._digest(name, version), beside=to) as fresh:
             fresh.rename(to)
         return to
 
@@ -158,7 +158,7 @@ class ModelRegistry:
         raw = self._manifest_bytes(name, version)
         with (
             tempfile.TemporaryDirectory(prefix="tidegate-verify-") as scratch,
-            self._downloaded(name, version, raw, beside=Path(scratch) / "package") as fresh,
+            self._files.downloaded(name, version, raw, self._digest(name, version), beside=Path(scratch) / "package") as fresh,
         ):
             return verify_package(fresh)
 
@@ -282,36 +282,6 @@ class ModelRegistry:
                 return other
             number += 1
 
-    def _publish(self, package: Path, manifest: Manifest, raw: bytes, version: int) -> None:
-        prefix = version_prefix(manifest.name, version)
-        for file in manifest.files:
-            self._store.upload(prefix + file, package / file)
-        try:
-            self._store.create(prefix + MANIFEST_NAME, raw)
-        except PreconditionFailed:
-            if self._store.get(prefix + MANIFEST_NAME).data != raw:
-                raise RegistryError(
-                    f"registry {self._store.uri}: {prefix} holds another package than its claim says; remove it or its claim"
-                ) from None
-
-    @contextmanager
-    def _downloaded(self, name: str, version: int, raw: bytes, *, beside: Path) -> Iterator[Path]:
-        manifest = decode_manifest(raw, where=self._address(name, version) + MANIFEST_NAME)
-        fresh = beside.with_name(f".{beside.name}.{uuid.uuid4().hex}")
-        try:
-            fresh.mkdir(parents=True)
-            for file in manifest.files:
-                self._store.download(version_prefix(name, version) + file, fresh / file)
-            (fresh / MANIFEST_NAME).write_bytes(raw)
-            verify_package(fresh)
-            yield fresh
-        except ObjectNotFound as error:
-            raise PackageError(f"package {name} version {version}: {error}; register the package again") from None
-        except OSError as error:
-            raise RegistryError(f"registry: cannot write {beside}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-
     def _read_alias(self, key: str) -> tuple[AliasState, Event] | None:
         try:
             stored = self._store.get(key)
@@ -323,12 +293,12 @@ class ModelRegistry:
     def _manifest_bytes(self, name: str, version: int) -> bytes:
         check_name("model name", name)
         try:
-            return self._store.get(version_prefix(name, version) + MANIFEST_NAME).data
+            return self._files.manifest_bytes(name, version)
         except ObjectNotFound:
             raise self._unknown_version(name, version) from None
 
-    def _is_published(self, name: str, version: int) -> bool:
-        return self._store.exists(version_prefix(name, version) + MANIFEST_NAME)
+    def _digest(self, name: str, version: int) -> str | None:
+        return self._journal.read(claim_key(name, version)).digest
 
     def _version_numbers(self, name: str) -> list[int]:
         check_name("model name", name)
@@ -337,7 +307,7 @@ class ModelRegistry:
 
     def _require_version(self, name: str, version: int) -> None:
         check_name("model name", name)
-        if not self._is_published(name, version):
+        if not self._files.exists(name, version):
             raise self._unknown_version(name, version)
 
     def _unknown_model(self, name: str) -> RegistryError:
@@ -350,9 +320,6 @@ class ModelRegistry:
             return self._unknown_model(name)
         known = ", ".join(map(str, numbers))
         return RegistryError(f"registry {self._store.uri}: model {name} has no version {version}; its versions: {known}")
-
-    def _address(self, name: str, version: int) -> str:
-        return f"{self._store.uri}/{version_prefix(name, version)}"
 
 
 def _give_way(attempt: int) -> None:

@@ -1,0 +1,130 @@
+"""`tidegate models sign` and `tidegate models verify`: who made a package, and whether it is still what they made."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from tidegate.cli.options import DEFAULT_STORE, Store
+from tidegate.cli.output import Json, show
+from tidegate.errors import PackageError, RegistryError
+from tidegate.packaging.package import VerifiedPackage, fetch_package, inspect_package
+from tidegate.packaging.signing import check_signature, check_signing_key, sign_package
+from tidegate.packaging.signing_bundle import signer_of
+from tidegate.registry.registry import CHAMPION, ModelRegistry
+from tidegate.storage import open_store
+
+KEY_PASSWORD = "TIDEGATE_KEY_PASSWORD"  # noqa: S105 - the name of a variable
+
+SignKey = Annotated[
+    Path | None,
+    typer.Option("--sign-key", help=f"Sign the package with this private key (PEM; its password in {KEY_PASSWORD})."),
+]
+
+
+def check_sign_key(key: Path | None) -> None:
+    """Raise PackageError if a command was given a key that cannot sign, before it starts to work."""
+    if key is not None:
+        check_signing_key(key, _password())
+
+
+def sign_if_asked(package: Path, key: Path | None) -> None:
+    """Sign a package that a command has made, if it was given a key."""
+    if key is not None:
+        sign_package(package, key, _password())
+
+
+def sign(
+    package: Annotated[Path, typer.Argument(help="The package's directory.")],
+    key: Annotated[Path, typer.Option(help=f"Private key, PEM, of the curve P-256; its password in {KEY_PASSWORD}.")],
+    as_json: Json = False,
+) -> None:
+    """Sign a package: every file, with an elliptic-curve key. Register it afterwards."""
+    signature = sign_package(package, key, _password())
+    signer = signer_of(inspect_package(package), where=f"package {package}")
+    show(
+        {"path": str(package.resolve()), "signature": str(signature.resolve()), "signed_by": signer},
+        as_json=as_json,
+        render=lambda console: console.print(f"[green]signed[/green]  {escape(str(package))} by key {signer}", soft_wrap=True),
+    )
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="A registered model; or a package: s3://…, or a path with a '/' in it.")],
+    version: Annotated[str | None, typer.Argument(help="A version's number, or an alias; champion by default.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Public key, PEM, of who must have signed it.")] = None,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Check every file of a version or package against its digest, and with a public key who signed it."""
+    with _located(model, version, store) as (path, facts):
+        found = inspect_package(path)
+        if public_key is not None:
+            check_signature(found, public_key, where=f"package {model}")
+        result = {**facts, **_findings(found, proven=public_key is not None, where=f"package {model}")}
+
+    def render(console: Console) -> None:
+        what = f"{result['name']} version {result['version']}" if "version" in result else str(result["path"])
+        size = f"{result['files']} files, {result['bytes'] / 1e6:.2f} MB"
+        console.print(f"[green]valid[/green]  {escape(what)}: {size}, schema {result['schema_version']}", soft_wrap=True)
+        console.print(f"digest     {result['digest']}", soft_wrap=True)
+        console.print(f"signature  {_told(result)}", soft_wrap=True)
+
+    show(result, as_json=as_json, render=render)
+
+
+@contextmanager
+def _located(model: str, version: str | None, store: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    with tempfile.TemporaryDirectory(prefix="tidegate-verify-") as folder:
+        copy = Path(folder) / "package"
+        if "/" in model or model in (".", ".."):
+            if version is not None:
+                raise PackageError(f"{model}: a package has no versions, so {version!r} means nothing; give one argument")
+            yield fetch_package(model, copy), {"path": model}
+        else:
+            registry = ModelRegistry(open_store(store))
+            number = _resolved(registry, model, version or CHAMPION)
+            yield registry.download(model, number, copy), {"version": number}
+
+
+def _resolved(registry: ModelRegistry, model: str, version: str) -> int:
+    try:
+        return registry.resolve(model, version)
+    except RegistryError as error:
+        if Path(model).is_dir():
+            raise RegistryError(f"{error}; or, if the directory here is meant, say ./{model}") from error
+        raise
+
+
+def _findings(found: VerifiedPackage, *, proven: bool, where: str) -> dict[str, Any]:
+    files = found.manifest.files
+    signer = signer_of(found, where=where) if found.signature else None
+    return {
+        "name": found.manifest.name,
+        "files": len(files),
+        "bytes": sum(entry.size for entry in files.values()),
+        "schema_version": found.schema_version,
+        "digest": found.digest,
+        "signature": "none" if signer is None else "verified" if proven else "not verified",
+        "signed_by": signer,
+        "valid": True,
+    }
+
+
+def _told(result: dict[str, Any]) -> str:
+    told = {
+        "none": "none",
+        "verified": f"[green]valid[/green], by key {result['signed_by']}",
+        "not verified": f"says key {result['signed_by']}; to prove it, give --public-key",
+    }
+    return told[str(result["signature"])]
+
+
+def _password() -> str | None:
+    return os.environ.get(KEY_PASSWORD) or None
