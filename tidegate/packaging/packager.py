@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError, PackageError
+from tidegate.packaging.bill import tools_of
 from tidegate.packaging.golden import Golden
 from tidegate.packaging.graph_packing import pack_graph
 from tidegate.packaging.inputs import input_arrays, tensor_column
@@ -165,6 +166,7 @@ def package_model(source: Source, *, candidate: str, examples: Examples, setting
         metrics={"training_rows": float(examples.training.num_rows), "holdout_rows": float(examples.reference.num_rows)},
         files={},
         source=source.facts,
+        tools=tools_of(source.facts.framework),
         packing=packing,
         features=settings.contract,
         lineage=settings.lineage,
