@@ -1,10 +1,8 @@
-"""Builds one variant of one package. As a program, it does so in a process of its own, so that a crash loses that variant only.
+"""Builds one variant of one package, in a process of its own: a crash, a hang or too much memory loses that variant only."""
 
-python -m tidegate.optimization.build PACKAGE CANDIDATE/VARIANT OUT
-"""
-
-import sys
+import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -12,40 +10,65 @@ import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidegate.errors import TidegateError
+from tidegate.optimization.isolation.nursery import describe_error
+from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
 from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, write_record
 from tidegate.optimization.variants import variant_builder
-from tidegate.optimization.variants.builder import BuiltGraph, VariantBuilder
+from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, VariantBuilder
 from tidegate.packaging.golden import Golden, read_golden
+from tidegate.packaging.inference import run_in_chunks
 from tidegate.packaging.inputs import input_arrays, tensor_column
 from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME, Manifest, Variant
-from tidegate.packaging.package import verify_package, write_package
+from tidegate.packaging.package import read_manifest, write_package
 from tidegate.packaging.session import GraphSession
 
+BUILDER = "tidegate.optimization.build:Builder"
 
-def build_variant_of(package: Path, name: str, out: Path) -> BuildOutcome:
+
+def build_variant_of(
+    package: Path, name: str, out: Path, *, limits: Limits | None = None, workers: Workers | None = None
+) -> BuildOutcome:
     """Build the variant `name` ("candidate/variant") of the baseline package at `package`.
 
-    Writes `out/package/` if it could be built, and `out/outcome.json` last. The golden outputs and the reference's
-    probabilities of the new package are the variant's own: a server replays what this variant answers.
+    Writes `out/package/` if it could be built, and `out/outcome.json` last; what lay in `out` before is replaced. The golden
+    outputs and the reference's outputs of the new package are the variant's own: a server replays what this variant answers.
+
+    Args:
+        package: The baseline package, verified.
+        name: "candidate/variant".
+        out: Directory for the outcome.
+        limits: Of the building process; those of this machine by default.
+        workers: Start the process; new ones by default.
 
     Raises:
-        PackageError: The baseline package is corrupted.
-        OptimizationError: There is no such variant.
+        PackageError: There is no package.
+        OptimizationError: There is no such variant, or no process could be started.
     """
-    started = time.perf_counter()
-    manifest = verify_package(package)
-    builder = variant_builder(name.rpartition("/")[2])
-    out.mkdir(parents=True, exist_ok=True)
-    reason = builder.applies(onnx.load(package / MODEL_NAME))
+    reason = why_not(package, name)
     if reason is not None:
-        return _write_outcome(out, BuildOutcome(name=name, status="not-applicable", reason=reason))
-    try:
-        note = _write_variant(builder, manifest, package, out / PACKAGE_FOLDER)
-    except Exception as error:  # the converters raise whatever their parts raise: the variant is lost, not the search
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
-        return _write_outcome(out, BuildOutcome(name=name, status="failed", reason=reason))
-    return _write_outcome(out, BuildOutcome(name=name, status="built", note=note, seconds=time.perf_counter() - started))
+        return keep_outcome(out, BuildOutcome(name=name, status="not-applicable", reason=reason))
+    with Workers() if workers is None else nullcontext(workers) as nursery:
+        worker = nursery.start(BUILDER, package, name, out, limits=limits or Limits.of_this_machine())
+        with worker:
+            try:
+                outcome: BuildOutcome = worker.call("build")
+            except WorkerLost as lost:
+                outcome = BuildOutcome(name=name, status="failed", reason=f"building it {lost}")
+    return keep_outcome(out, outcome)
+
+
+def why_not(package: Path, name: str) -> str | None:
+    """Return why the variant does not apply to the package here, or None if it does; quick, and in this process."""
+    return variant_builder(name.rpartition("/")[2]).applies(onnx.load(package / MODEL_NAME))
+
+
+def keep_outcome(out: Path, outcome: BuildOutcome) -> BuildOutcome:
+    """Write `outcome.json`, which says that the build is over; without a package nothing else is left in `out`."""
+    if not outcome.built:
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write_record(out / OUTCOME_NAME, outcome)
+    return outcome
 
 
 def read_outcome(out: Path) -> BuildOutcome:
@@ -53,18 +76,39 @@ def read_outcome(out: Path) -> BuildOutcome:
     return msgspec.json.decode((out / OUTCOME_NAME).read_bytes(), type=BuildOutcome)
 
 
-def _write_variant(builder: VariantBuilder, baseline: Manifest, package: Path, to: Path) -> str:
+class Builder:
+    """Builds one variant; lives in a worker."""
+
+    def __init__(self, package: Path, name: str, out: Path) -> None:
+        """Prepare to build `name` of the baseline at `package` as `out/package/`."""
+        self._package = package
+        self._name = name
+        self._to = out / PACKAGE_FOLDER
+
+    def build(self) -> BuildOutcome:
+        """Build it and say how that ended."""
+        started = time.perf_counter()
+        shutil.rmtree(self._to.parent, ignore_errors=True)
+        self._to.parent.mkdir(parents=True)
+        builder = variant_builder(self._name.rpartition("/")[2])
+        try:
+            note = _write_variant(builder, self._name, read_manifest(self._package), self._package, self._to)
+        except NotApplicable as refusal:
+            return BuildOutcome(name=self._name, status="not-applicable", reason=str(refusal))
+        except Exception as error:  # the converters raise whatever their parts raise: the variant is lost, not the search
+            return BuildOutcome(name=self._name, status="failed", reason=describe_error(error))
+        return BuildOutcome(name=self._name, status="built", note=note, seconds=time.perf_counter() - started)
+
+
+def _write_variant(builder: VariantBuilder, name: str, baseline: Manifest, package: Path, to: Path) -> str:
     built = builder.build(package, baseline.runtime)
-    manifest = msgspec.structs.replace(
-        baseline,
-        variant=Variant(
-            name=builder.name,
-            candidate=baseline.variant.candidate,
-            precision=builder.precision,
-            parameters=builder.parameters,
-        ),
-        runtime=built.runtime,
+    variant = Variant(
+        name=name.rpartition("/")[2],
+        candidate=baseline.variant.candidate,
+        precision=builder.precision,
+        parameters={**builder.parameters, **built.parameters},
     )
+    manifest = msgspec.structs.replace(baseline, variant=variant, runtime=built.runtime)
     golden, reference = _own_answers(built, baseline, package)
     write_package(to, manifest, model=built.graph, golden=golden, reference=reference, files=built.files)
     return built.note
@@ -74,19 +118,6 @@ def _own_answers(built: BuiltGraph, baseline: Manifest, package: Path) -> tuple[
     graph = GraphSession.of_graph(built.graph, built.runtime, baseline)
     golden = read_golden(package / GOLDEN_NAME)
     reference = pq.read_table(package / REFERENCE_NAME)
-    for name, array in graph.run(input_arrays(reference, baseline.signature.inputs)).items():
+    for name, array in run_in_chunks(graph, input_arrays(reference, baseline.signature.inputs)).items():
         reference = reference.set_column(reference.column_names.index(name), name, tensor_column(array))
-    return Golden(golden.inputs, graph.run(golden.inputs)), reference
-
-
-def _write_outcome(out: Path, outcome: BuildOutcome) -> BuildOutcome:
-    write_record(out / OUTCOME_NAME, outcome)
-    return outcome
-
-
-if __name__ == "__main__":
-    try:
-        build_variant_of(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
-    except TidegateError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(1) from None
+    return Golden(golden.inputs, run_in_chunks(graph, golden.inputs)), reference

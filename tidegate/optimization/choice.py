@@ -1,9 +1,11 @@
 """Selects among variants that met every gate: the best by the objective; of those equally good within noise, the simplest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tidegate.optimization.benchmark import Timings
+import numpy as np
+
+from tidegate.optimization.benchmark.timings import Floats, median_interval
 from tidegate.optimization.records import Objective
 from tidegate.optimization.variants import simplicity
 
@@ -13,16 +15,22 @@ MATERIAL_ADVANTAGE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A variant that met every gate; `auc` is None if there were no labels."""
+    """A variant that met every gate.
+
+    Attributes:
+        name: "candidate/variant".
+        by_round: What the objective minimizes, in each round of the benchmark; rounds of all contenders go together.
+        quality: Its accuracy, the higher the better; None without labels.
+    """
 
     name: str
-    size_bytes: int
-    auc: float | None
+    by_round: Floats
+    quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """How many times the leader's cost a contender's is, with its 95 % interval."""
+    """How many times the leader's a contender's number is, with its 95 % interval."""
 
     ratio: float
     low: float
@@ -33,47 +41,40 @@ class _Comparison:
         return self.low <= 1 or self.ratio <= 1 + MATERIAL_ADVANTAGE
 
     def __str__(self) -> str:
-        return f"{self.ratio:.2f} times ({self.low:.2f} to {self.high:.2f})"
+        interval = f" ({self.low:.2f} to {self.high:.2f})" if self.low < self.high else ""
+        return f"{self.ratio:.2f} times{interval}"
 
 
-def choose(contenders: Sequence[Contender], timings: Timings, objective: Objective) -> tuple[str | None, dict[str, str]]:
-    """Return the winner's name (None without contenders), and for each contender why it won or lost.
+_MEASURED = {
+    "latency": "the time of one row",
+    "throughput": "the time per row of full batches",
+    "cost": "the price of a million rows",
+    "size": "the size",
+}
 
-    The objective `latency` is the p50 of one row, `throughput` the p50 of the largest batch, `size` the graph's bytes.
-    """
+
+def choose(contenders: Sequence[Contender], objective: Objective) -> tuple[str | None, dict[str, str]]:
+    """Return the winner's name (None without contenders), and for each contender why it won or lost."""
     if not contenders:
         return None, {}
-    leader = min(contenders, key=lambda contender: _cost(contender, timings, objective))
-    against_leader = {contender.name: _compare(contender, leader, timings, objective) for contender in contenders}
+    leader = min(contenders, key=lambda contender: float(np.median(contender.by_round)))
+    against_leader = {contender.name: _compare(contender, leader) for contender in contenders}
     tied = [contender for contender in contenders if against_leader[contender.name].is_tie]
     winner = min(tied, key=_simplest_then_best)
-    reasons = {
+    reasons: Mapping[str, str] = {
         contender.name: _why_lost(contender, against_leader[contender.name], winner, leader, objective)
         for contender in contenders
     }
-    reasons[winner.name] = _why_won(winner, leader, len(tied), len(contenders), objective)
-    return winner.name, reasons
+    return winner.name, {**reasons, winner.name: _why_won(winner, leader, len(tied), len(contenders), objective)}
 
 
-def _cost(contender: Contender, timings: Timings, objective: Objective) -> float:
-    if objective == "size":
-        return contender.size_bytes
-    return timings.percentile(contender.name, _batch(timings, objective), 50)
+def _compare(contender: Contender, leader: Contender) -> _Comparison:
+    return _Comparison(*median_interval(contender.by_round / leader.by_round))
 
 
-def _compare(contender: Contender, leader: Contender, timings: Timings, objective: Objective) -> _Comparison:
-    if objective == "size":
-        ratio = contender.size_bytes / leader.size_bytes
-        return _Comparison(ratio, ratio, ratio)
-    return _Comparison(*timings.ratio(contender.name, leader.name, _batch(timings, objective)))
-
-
-def _batch(timings: Timings, objective: Objective) -> int:
-    return max(timings.batch_sizes) if objective == "throughput" else min(timings.batch_sizes)
-
-
-def _simplest_then_best(contender: Contender) -> tuple[int, float, str]:
-    return simplicity(contender.name.rpartition("/")[2]), -(contender.auc or 0.0), contender.name
+def _simplest_then_best(contender: Contender) -> tuple[int, float, float, str]:
+    quality = -(contender.quality or 0.0)
+    return simplicity(contender.name.rpartition("/")[2]), quality, float(np.median(contender.by_round)), contender.name
 
 
 def _why_won(winner: Contender, leader: Contender, tied: int, contenders: int, objective: Objective) -> str:
@@ -89,4 +90,4 @@ def _why_lost(contender: Contender, comparison: _Comparison, winner: Contender, 
         return f"best {objective}, but {winner.name} is as good within noise, and simpler or better in accuracy"
     if comparison.is_tie:
         return f"as good as {leader.name} in {objective} within noise ({comparison}), but not the simplest and most accurate"
-    return f"{objective} cost is {comparison} that of {leader.name}"
+    return f"{_MEASURED[objective]} is {comparison} that of {leader.name}"

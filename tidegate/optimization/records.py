@@ -124,7 +124,7 @@ class Selection(_Record, frozen=True, kw_only=True):
         return next(row for row in self.rows if row.name == name)
 
 
-def write_record(path: Path, record: BuildOutcome | Selection) -> None:
+def write_record(path: Path, record: msgspec.Struct) -> None:
     """Write a record as JSON, atomically."""
     fresh = path.with_name(f".{path.name}")
     fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")

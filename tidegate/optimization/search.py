@@ -1,48 +1,60 @@
 """The search for the variant to serve: build variants, gate them, time the survivors together, and select one.
 
-names = variant_names(project, packages)                       # ['mlp/graph-optimized', 'mlp/fp16', …]
+In a pipeline, whose tasks it is spread over:
+
+names = variants_to_build(project, packages)                   # ['mlp/graph-optimized', 'mlp/fp16', …]
 outcomes = [build_variant(packages, name, out / name) for name in names]
 selection = select_variant(project, packages, [out / name for name in names], training_set, chosen)
 selection.winner                                               # 'mlp/int8-dynamic', or None; package in chosen/package/
+
+On one machine, from a package: `optimize`.
 """
 
-import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError, OptimizationError
 from tidegate.optimization import variants
-from tidegate.optimization.build import build_variant_of, read_outcome
-from tidegate.optimization.records import PACKAGE_FOLDER, SELECTION_NAME, BuildOutcome, Selection, SelectionRow, write_record
-from tidegate.optimization.trial import Trial, run_trial
+from tidegate.optimization.build import build_variant_of, read_outcome, why_not
+from tidegate.optimization.isolation.workers import Limits, Workers
+from tidegate.optimization.judgement import Trial
+from tidegate.optimization.progress import Progress, Silent
+from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, Selection
+from tidegate.optimization.state import STATE_FOLDER, SearchState, key_of
+from tidegate.optimization.trial import Question, run_trial
+from tidegate.optimization.winner import write_selection
 from tidegate.packaging.manifest import MANIFEST_NAME
-from tidegate.packaging.package import copy_package, read_manifest, verify_package
-from tidegate.project import GatesSection, Project
+from tidegate.packaging.package import package_digest, verify_package
+from tidegate.project import Project
 
 
-def variant_names(project: Project, packages: Path) -> list[str]:
-    """Return "candidate/variant" for every variant to build of the packages below `packages`.
+def variants_to_build(project: Project, packages: Path) -> list[str]:
+    """Return "candidate/variant" for every variant of the packages below `packages` that is worth a task of its own.
+
+    Those that do not apply are left out; `select_variant` lists them with their reasons. A variant for a GPU is never left out,
+    since only the machine that builds it knows. If nothing applies, one is returned nevertheless: a loop over nothing has no
+    outputs that a pipeline could collect.
 
     Raises:
         OptimizationError: `gates.variants` names an unknown variant, or there is no package.
     """
-    wanted = variants.variant_names() if project.gates.variants is None else project.gates.variants
-    for variant in wanted:
-        variants.variant_builder(variant)
-    return [f"{candidate}/{variant}" for candidate in _baselines(packages) for variant in wanted]
+    names = [f"{candidate}/{variant}" for candidate in _baselines(packages) for variant in _wanted(project)]
+    return [name for name in names if _is_elsewhere(name) or why_not(_baseline_of(packages, name), name) is None] or names[:1]
 
 
 def build_variant(packages: Path, name: str, out: Path) -> BuildOutcome:
     """Build the variant `name` ("candidate/variant") of `packages/<candidate>`; see `build_variant_of`."""
-    return build_variant_of(packages / name.partition("/")[0], name, out)
+    return build_variant_of(_baseline_of(packages, name), name, out)
 
 
-def select_variant(project: Project, packages: Path, built: list[Path], training_set: Path, out: Path) -> Selection:
+def select_variant(
+    project: Project, packages: Path, built: Sequence[Path], training_set: Path, out: Path, limits: Limits | None = None
+) -> Selection:
     """Hold every variant and baseline to the project's gates, time the survivors, and select one.
 
     Args:
@@ -50,7 +62,9 @@ def select_variant(project: Project, packages: Path, built: list[Path], training
         packages: Directory of the candidates' baseline packages.
         built: Directories that `build_variant` wrote.
         training_set: Parquet file with column `split`; its `holdout` rows and their labels are the accuracy gate's.
-        out: Gets `selection.json`, and the winning package in `package/`, its manifest with verdicts, benchmark and metrics.
+        out: Gets `selection.json`, and the winning package in `package/`, its manifest with verdicts, benchmark, metrics and
+            how the others fared.
+        limits: Of each variant's process; those of this machine by default.
 
     Returns:
         The selection. A failed gate is no error: `winner` is None if nothing survived, and then there is no `out/package/`.
@@ -59,48 +73,101 @@ def select_variant(project: Project, packages: Path, built: list[Path], training
         DataError: The holdout is missing, empty, or lacks a column or a class.
         PackageError: A package is corrupted.
     """
-    table = pq.read_table(training_set)
-    if "split" not in table.column_names:
-        raise DataError(f"training set {training_set}: column 'split' is missing; build it anew")
-    holdout = table.filter(pc.equal(table["split"], "holdout"))
-    return select(
-        project.gates,
-        list(_baselines(packages).values()),
-        built,
-        holdout,
-        out,
+    question = Question(
+        gates=project.gates,
+        holdout=_holdout(training_set),
         label_column=project.label.column,
         seed=project.training.seed,
+        limits=limits or Limits.of_this_machine(),
     )
+    outcomes = {outcome.name: (outcome, folder) for folder in built for outcome in [read_outcome(folder)]}
+    found: list[tuple[BuildOutcome, Path]] = []
+    for candidate in _baselines(packages):
+        for name in (f"{candidate}/{variant}" for variant in _wanted(project)):
+            reason = None if name in outcomes else why_not(_baseline_of(packages, name), name) or "it was not built"
+            refused = BuildOutcome(name=name, status="not-applicable", reason=reason or "")
+            found.append(outcomes.get(name, (refused, Path())))
+    return select(question, list(_baselines(packages).values()), found, out)
 
 
-def select(
-    gates: GatesSection,
+def select(question: Question, baselines: Sequence[Path], built: Iterable[tuple[BuildOutcome, Path]], out: Path) -> Selection:
+    """As `select_variant`, from the parts: baseline packages, and outcomes of builds with the folders they lie in."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-search-") as scratch, Workers() as workers:
+        return _select(question, baselines, built, out, workers, SearchState(Path(scratch)), Silent())
+
+
+def optimize(baseline: Path, names: Sequence[str], question: Question, out: Path, progress: Progress) -> Selection:
+    """Build the named variants of one baseline package here, each in a process of its own, and select among them.
+
+    If this is interrupted anywhere, even killed, then the same call goes on where it was: see `SearchState`.
+
+    Args:
+        baseline: The baseline package, verified.
+        names: Of variants; those that do not apply are listed with their reasons.
+        question: What is asked.
+        out: As of `select_variant`.
+        progress: Hears of every step.
+
+    Raises:
+        DataError: As `select_variant` does.
+        OptimizationError: A name is unknown, or another search is writing to `out`.
+    """
+    state = SearchState(out / STATE_FOLDER)
+    with state.in_use(), Workers() as workers:
+        built = []
+        progress.stage("Building", len(names))
+        for name in names:
+            built.append(_build(baseline, name, question, state, workers))
+            progress.step(name)
+        return _select(question, [baseline], built, out, workers, state, progress)
+
+
+def _select(
+    question: Question,
     baselines: Sequence[Path],
-    built: Sequence[Path],
-    holdout: pa.Table,
+    built: Iterable[tuple[BuildOutcome, Path]],
     out: Path,
-    *,
-    label_column: str | None,
-    seed: int,
+    workers: Workers,
+    state: SearchState,
+    progress: Progress,
 ) -> Selection:
-    """As `select_variant`, from the parts: without a `label_column`, accuracy is not judged and the verdicts say so."""
+    outcomes = list(built)
     trials: list[Trial | BuildOutcome] = []
     for baseline in baselines:
         candidate = verify_package(baseline).variant.candidate
         trials.append(Trial.of_baseline(candidate, baseline))
-        for folder in built:
-            outcome = read_outcome(folder)
-            if outcome.name.partition("/")[0] != candidate:
-                continue
-            if outcome.built:
-                verify_package(folder / PACKAGE_FOLDER)
-                trials.append(Trial(outcome.name, folder / PACKAGE_FOLDER, baseline))
-            else:
-                trials.append(outcome)
-    selection, winner = run_trial(gates, trials, holdout, label_column=label_column, seed=seed)
-    _write(selection, winner, out)
+        for outcome, folder in outcomes:
+            if outcome.name.partition("/")[0] == candidate:
+                trials.append(_trial(outcome, folder, baseline))
+    selection, winner = run_trial(question, trials, workers=workers, state=state, progress=progress)
+    write_selection(selection, winner, out)
     return selection
+
+
+def _build(baseline: Path, name: str, question: Question, state: SearchState, workers: Workers) -> tuple[BuildOutcome, Path]:
+    parameters = variants.variant_builder(name.rpartition("/")[2]).parameters
+    folder = state.build_folder(name, key_of(package_digest(baseline), name, parameters, question.limits.seconds))
+    if not (folder / OUTCOME_NAME).exists():
+        build_variant_of(baseline, name, folder, limits=question.limits, workers=workers)
+    return read_outcome(folder), folder
+
+
+def _trial(outcome: BuildOutcome, folder: Path, baseline: Path) -> Trial | BuildOutcome:
+    if not outcome.built:
+        return outcome
+    verify_package(folder / PACKAGE_FOLDER)
+    return Trial(outcome.name, folder / PACKAGE_FOLDER, baseline, outcome.note)
+
+
+def _wanted(project: Project) -> Sequence[str]:
+    wanted = variants.variant_names() if project.gates.variants is None else project.gates.variants
+    for variant in wanted:
+        variants.variant_builder(variant)
+    return wanted
+
+
+def _is_elsewhere(name: str) -> bool:
+    return "cpu" not in variants.variant_builder(name.rpartition("/")[2]).targets
 
 
 def _baselines(packages: Path) -> dict[str, Path]:
@@ -110,36 +177,12 @@ def _baselines(packages: Path) -> dict[str, Path]:
     return found
 
 
-def _write(selection: Selection, winner: Path | None, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    if selection.winner is None or winner is None:
-        shutil.rmtree(out / PACKAGE_FOLDER, ignore_errors=True)
-    else:
-        _write_winner(selection, selection.row(selection.winner), winner, out / PACKAGE_FOLDER)
-    write_record(out / SELECTION_NAME, selection)
+def _baseline_of(packages: Path, name: str) -> Path:
+    return packages / name.partition("/")[0]
 
 
-def _write_winner(selection: Selection, row: SelectionRow, package: Path, to: Path) -> None:
-    manifest = read_manifest(package)
-    changes = {"verdicts": row.verdicts, "benchmark": selection.benchmark, "metrics": manifest.metrics | _metrics(row)}
-    copy_package(package, to, msgspec.structs.replace(manifest, **changes))
-
-
-def _metrics(row: SelectionRow) -> dict[str, float]:
-    speed = row.speed()
-    found = {
-        **_accuracy(row),
-        "parity_max_absolute": row.parity[0].max_absolute if row.parity else None,
-        "p50_us": speed.p50_us if speed else None,
-        "p95_us": speed.p95_us if speed else None,
-        "p99_us": speed.p99_us if speed else None,
-        "model_bytes": row.footprint.size_bytes if row.footprint else None,
-    }
-    return {name: float(value) for name, value in found.items() if value is not None}
-
-
-def _accuracy(row: SelectionRow) -> dict[str, float]:
-    found = row.accuracy
-    if found is None:
-        return {}
-    return {found.metric: found.value, f"{found.metric}_low": found.low, f"{found.metric}_high": found.high}
+def _holdout(training_set: Path) -> pa.Table:
+    table = pq.read_table(training_set)
+    if "split" not in table.column_names:
+        raise DataError(f"training set {training_set}: column 'split' is missing; build it anew")
+    return table.filter(pc.equal(table["split"], "holdout"))

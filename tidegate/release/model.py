@@ -5,7 +5,6 @@ import importlib.util
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -43,7 +42,7 @@ def select(
     from tidegate.reporting.selection import render_selection
 
     selection = select_variant(project, packages, built, training_set, out)
-    report.write_text(render_selection(msgspec.to_builtins(selection)), encoding="utf-8")
+    report.write_text(render_selection(selection), encoding="utf-8")
     ledger = ReleaseLedger(open_store(project.store_uri), project.name)
     ledger.add_verdicts(release_id, selection.verdicts)
     if selection.winner is None:

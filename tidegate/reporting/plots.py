@@ -1,33 +1,19 @@
-"""Plots of models and data as SVG: ROC curve, confusion matrix, calibration, latency, Pareto front, distributions."""
+"""Plots of models and data as SVG: ROC curve, confusion matrix, calibration, latency, distributions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
 from tidegate.reporting.formats import count, fixed, milliseconds, number, percent
-from tidegate.reporting.svg import Drawing, Scale, spread, text_width
+from tidegate.reporting.svg import Drawing, Scale, text_width
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 
-Outcome = Literal["selected", "survived", "failed"]
-
 _CURVE_POINTS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ParetoPoint:
-    """One variant: its latency in milliseconds, its AUC, and what became of it."""
-
-    name: str
-    latency_ms: float
-    auc: float
-    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +99,6 @@ def latency_percentiles(rows: Sequence[LatencyRow], width: float = 520) -> Marku
     return drawing.markup()
 
 
-def pareto(points: Sequence[ParetoPoint], latency_name: str = "p99 latency of one row", width: float = 680) -> Markup:
-    """Draw AUC against latency (log scale) with every variant labelled and the front of the survivors as a stepped line."""
-    height = 380.0
-    drawing = Drawing(width, height, "AUC against latency: " + "; ".join(_pareto_words(point) for point in points))
-    if not points:
-        drawing.text(width / 2, height / 2, "No variant was measured.", "quiet", "middle")
-        return drawing.markup()
-    x, y = _pareto_axes(drawing, points, latency_name)
-    front = _pareto_front([point for point in points if point.outcome != "failed"])
-    drawing.polyline(_stepped([(x(np.log10(point.latency_ms)), y(point.auc)) for point in front]), "line thin s3")
-    placed = spread([y(point.auc) for point in points], 17, 24, height - 62)
-    for point, label_y in zip(points, placed, strict=True):
-        px, py = x(float(np.log10(point.latency_ms))), y(point.auc)
-        style = {"selected": "pass", "survived": "s1", "failed": "fail"}[point.outcome]
-        mark = {"selected": "✓ ", "survived": "", "failed": "✕ "}[point.outcome]
-        if point.outcome == "selected":
-            drawing.circle(px, py, 12, f"halo {style}")
-        drawing.circle(px, py, 6.5, f"{'ring' if point.outcome == 'failed' else 'dot'} {style}", _pareto_words(point))
-        drawing.text(px + 17, label_y + 4, mark + point.name, "on " + style if point.outcome == "selected" else "label")
-    drawing.legend(70, 16, [("pass", "selected"), ("s1", "passed its gates"), ("fail", "failed a gate")])
-    return drawing.markup()
-
-
 def distribution_pair(
     edges: Sequence[float], reference: Sequence[float], current: Sequence[float], column: str, width: float = 520
 ) -> Markup:
@@ -188,41 +151,6 @@ def _unit_axes(drawing: Drawing, below: str, beside: str) -> tuple[Scale, Scale]
     return x, y
 
 
-def _pareto_axes(drawing: Drawing, points: Sequence[ParetoPoint], latency_name: str) -> tuple[Scale, Scale]:
-    logs = [float(np.log10(point.latency_ms)) for point in points]
-    values = [point.auc for point in points]
-    bottom, margin = drawing.height - 50, max((max(values) - min(values)) * 0.18, 0.002)
-    x = Scale((min(logs) - 0.12, max(logs) + 0.45), (70, drawing.width - 16))
-    y = Scale((min(values) - margin, max(values) + margin), (bottom, 36))
-    for tick in y.ticks(5):
-        drawing.line((70, y(tick)), (drawing.width - 16, y(tick)), "grid")
-        drawing.text(60, y(tick) + 4, f"{tick:.4g}", "tick", "end")
-    for milli in (factor * 10.0**power for power in range(-4, 5) for factor in (1, 2, 5)):
-        if x.low <= np.log10(milli) <= x.high:
-            drawing.line((x(float(np.log10(milli))), 36), (x(float(np.log10(milli))), bottom), "grid")
-            drawing.text(x(float(np.log10(milli))), bottom + 18, f"{milli:g}", "tick", "middle")
-    drawing.text(
-        (70 + drawing.width) / 2, drawing.height - 10, f"{latency_name}, ms (log scale; left is faster)", "axis", "middle"
-    )
-    drawing.turned_text(18, (bottom + 36) / 2, "ROC AUC on the holdout", "axis")
-    return x, y
-
-
-def _pareto_front(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
-    front: list[ParetoPoint] = []
-    for point in sorted(points, key=lambda each: (each.latency_ms, -each.auc)):
-        if not front or point.auc > front[-1].auc:
-            front.append(point)
-    return front
-
-
-def _stepped(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    steps = list(points[:1])
-    for before, after in pairwise(points):
-        steps += [(after[0], before[1]), after]
-    return steps
-
-
 def _grid(drawing: Drawing, x: Scale, y: Scale, bottom: float, right: float, *, percentages: bool) -> None:
     for tick in y.ticks(4):
         drawing.line((x.first, y(tick)), (right, y(tick)), "grid")
@@ -238,7 +166,3 @@ def _shares(counts: Sequence[float]) -> npt.NDArray[np.float64]:
 
 def _latency_words(row: LatencyRow) -> str:
     return f"{row.name}: p50 {milliseconds(row.p50_ms)}, p95 {milliseconds(row.p95_ms)}, p99 {milliseconds(row.p99_ms)}"
-
-
-def _pareto_words(point: ParetoPoint) -> str:
-    return f"{point.name}: AUC {point.auc:.4f}, {milliseconds(point.latency_ms)}, {point.outcome}"

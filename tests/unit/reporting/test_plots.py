@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.reporting.pareto import ParetoAxes, ParetoPoint, pareto
 from tidegate.reporting.plots import (
     LatencyRow,
-    ParetoPoint,
     calibration,
     confusion_matrix,
     distribution_pair,
     latency_percentiles,
     mini_histogram,
-    pareto,
     roc_curve,
 )
 from tidegate.reporting.svg import Drawing, Scale, month_starts, spread
@@ -27,14 +26,15 @@ NASTY = "<b>&\"'"
 START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 6, 1, tzinfo=UTC)
 LABELS = np.array([0, 0, 1, 1])
 SCORES = np.array([0.1, 0.4, 0.35, 0.8])
+AXES = ParetoAxes("p99, ms", NASTY)
 PLOTS = [
     pytest.param(roc_curve(LABELS, SCORES, NASTY), id="roc"),
     pytest.param(confusion_matrix([[3, 1], [0, 0]], [NASTY, "late"]), id="confusion"),
     pytest.param(calibration(LABELS, SCORES), id="calibration"),
     pytest.param(latency_percentiles([LatencyRow(NASTY, 1, 2, 30)]), id="latency"),
     pytest.param(latency_percentiles([]), id="latency of nothing"),
-    pytest.param(pareto([ParetoPoint(NASTY, 0.2, 0.7, "selected"), ParetoPoint("b", 3, 0.6, "failed")]), id="pareto"),
-    pytest.param(pareto([]), id="pareto of nothing"),
+    pytest.param(pareto([ParetoPoint(NASTY, 0.2, 0.7, "selected"), ParetoPoint("b", 3, 0.6, "failed")], AXES), id="pareto"),
+    pytest.param(pareto([], AXES), id="pareto of nothing"),
     pytest.param(distribution_pair([0, 1, 2], [3, 4], [0, 0], NASTY), id="distribution"),
     pytest.param(mini_histogram([], NASTY), id="empty histogram"),
     pytest.param(lived_through(START, END, [], [], NASTY, "ROC AUC", [Mark(START, NASTY)], []), id="nothing lived through"),
