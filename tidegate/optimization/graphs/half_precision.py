@@ -16,7 +16,6 @@ from tidegate.optimization.graphs.reading import (
     DENSE_OPERATORS,
     captured_values,
     fresh_name,
-    name_every_node,
     opset,
     readers,
     subgraphs,
@@ -74,14 +73,6 @@ def in_half(model: onnx.ModelProto, nodes: Iterable[str]) -> HalfGraph:
     rewriter = _Rewriter(copy, frozenset(nodes))
     rewriter.rewrite()
     return HalfGraph(copy, rewriter.clipped)
-
-
-def named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of `model` in which every node has a name of its own."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    name_every_node(copy)
-    return copy
 
 
 @dataclass(slots=True)

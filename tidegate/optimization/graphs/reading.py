@@ -58,14 +58,17 @@ def float_weights(graph: onnx.GraphProto) -> Weights:
     }
 
 
-def name_every_node(model: onnx.ModelProto) -> None:
-    """Give every node of the graph a name of its own, in place, since the converters and reports speak of nodes by name."""
-    taken = {node.name for node in model.graph.node}
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` in which every node has a name of its own: converters and reports speak of nodes by name."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    taken = {node.name for node in copy.graph.node}
     seen: set[str] = set()
-    for number, node in enumerate(model.graph.node):
+    for number, node in enumerate(copy.graph.node):
         if not node.name or node.name in seen:
             node.name = fresh_name(f"{node.name or node.op_type}_{number}", taken)
         seen.add(node.name)
+    return copy
 
 
 def fresh_name(wanted: str, taken: set[str]) -> str:

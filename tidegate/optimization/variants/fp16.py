@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import onnx
 
-from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half, named
-from tidegate.optimization.graphs.reading import DENSE_OPERATORS, why_without
+from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half
+from tidegate.optimization.graphs.reading import DENSE_OPERATORS, named, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
 

@@ -10,7 +10,7 @@ import onnx
 
 from tidegate.optimization.graphs.fused import Level, optimized
 from tidegate.optimization.graphs.reading import CONVOLUTIONS, every_node
-from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder
+from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
 
 
@@ -38,8 +38,14 @@ class GraphLevels(VariantBuilder):
         return None
 
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
-        """Let ONNX Runtime optimize the graph and save it; loading it then needs few optimizations of its own, or none."""
+        """Let ONNX Runtime optimize the graph and save it; loading it then needs few optimizations of its own, or none.
+
+        Raises:
+            NotApplicable: For `basic`, if there is nothing to fuse, so that `extended` makes the same graph.
+        """
         graph = optimized(package / MODEL_NAME, runtime, self.level)
+        if self.level == "basic" and graph == optimized(package / MODEL_NAME, runtime, "extended"):
+            raise NotApplicable("there is nothing to fuse: that is graph-optimized")
         operators = {node.op_type for node in every_node(onnx.load_from_string(graph).graph)}
         left = "all" if operators & (CONVOLUTIONS | {"FusedConv"}) else "disabled"
         return BuiltGraph(graph, msgspec.structs.replace(runtime, graph_optimization=left))

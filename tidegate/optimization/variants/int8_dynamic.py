@@ -9,8 +9,7 @@ from typing import ClassVar
 import onnx
 
 from tidegate.optimization.graphs.agreement import GoldenSample
-from tidegate.optimization.graphs.half_precision import named
-from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, why_without
+from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, named, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder, without_advice
 from tidegate.optimization.variants.quantizing import quantize_what_holds
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime

@@ -11,8 +11,7 @@ import onnx
 from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.calibration import Method, calibration_batches, observe_ranges
 from tidegate.optimization.graphs.fused import optimized
-from tidegate.optimization.graphs.half_precision import named
-from tidegate.optimization.graphs.reading import CONVOLUTIONS, MATRIX_OPERATORS, opset, why_without
+from tidegate.optimization.graphs.reading import CONVOLUTIONS, MATRIX_OPERATORS, named, opset, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder, without_advice
 from tidegate.optimization.variants.quantizing import quantize_what_holds
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.bisection import largest_accepted, named_briefly
 from tidegate.optimization.graphs.calibration import calibration_batches, magnitudes
-from tidegate.optimization.graphs.half_precision import LARGEST, float_values_of, halvable_nodes, in_half, named
-from tidegate.optimization.graphs.reading import DENSE_OPERATORS, why_without
+from tidegate.optimization.graphs.half_precision import LARGEST, float_values_of, halvable_nodes, in_half
+from tidegate.optimization.graphs.reading import DENSE_OPERATORS, named, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
 

@@ -8,9 +8,8 @@ import onnx
 
 from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.calibration import calibration_batches
-from tidegate.optimization.graphs.half_precision import named
 from tidegate.optimization.graphs.hidden_layers import hidden_layers
-from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, why_without
+from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, named, why_without
 from tidegate.optimization.graphs.unit_removal import without_weakest_units
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
