@@ -189,7 +189,7 @@ def _rows_to_see(gate: AccuracyGate) -> int:
 
 
 def _check_scores(labels: Array, variant: Array) -> None:
-    wrong: Array = ~np.isfinite(variant.reshape(len(labels), -1)).all(axis=1)
+    wrong = np.asarray((~np.isfinite(variant)).any(axis=tuple(range(1, variant.ndim))))
     if wrong.any():
         count = f"{int(wrong.sum())} of {len(wrong)} labelled rows"
         raise OptimizationError(f"gives no number for {count}, the first of them row {int(wrong.argmax())}")

@@ -253,7 +253,7 @@ def _flips_of(task: Task, threshold: float) -> "_Flips | None":
 
 
 def _described(expected: Array, found: Array, replay: Replay, element: int) -> str:
-    answer = element // max(1, expected[0].size)
+    answer = element // (expected.size // len(expected))
     row, batch = int(replay.rows[answer]), int(replay.batches[answer])
     given, wanted = found.reshape(-1)[element], expected.reshape(-1)[element]
     return f"golden row {row} in a batch of {batch}: {_shown(given)} where the source model gives {_shown(wanted)}"
@@ -267,7 +267,7 @@ def _error_in_words(output: OutputParity, allowed: Tolerance) -> str:
     bound = f"allowed {allowed.max_absolute:g} + {allowed.max_relative:g} of the value"
     if not output.worst:
         return f"no difference at all; {bound}"
-    largest = "not a number" if output.max_absolute is None else f"{output.max_absolute:.3g} at most"
+    largest = "without end" if output.max_absolute is None else f"{output.max_absolute:.3g} at most"
     return f"{output.worst}; absolute error {largest}; {bound}"
 
 

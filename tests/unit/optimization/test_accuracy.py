@@ -202,6 +202,12 @@ def test_a_class_that_the_model_does_not_have_is_refused() -> None:
         measure_accuracy(np.array([0, 1, 3]), scores, scores, AccuracyGate(metric="accuracy"))
 
 
+@pytest.mark.parametrize("metric", ["roc_auc", "accuracy", "rmse"])
+def test_no_rows_at_all_are_refused(metric: Any) -> None:
+    with pytest.raises(DataError, match="needs two"):
+        measure_accuracy(np.zeros(0, int), np.zeros(0), np.zeros(0), AccuracyGate(metric=metric))
+
+
 def test_rows_of_one_class_are_refused() -> None:
     with pytest.raises(DataError, match="0 of class 1"):
         measure_accuracy(np.zeros(9, int), np.arange(9.0), np.arange(9.0) + 1, AccuracyGate())

@@ -1,5 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -7,12 +8,18 @@ import pytest
 
 from tidegate.errors import DataError
 from tidegate.optimization.champion import compare_with_champion
-from tidegate.project import ChampionGate
+from tidegate.packaging.inference import PackageModel
+from tidegate.project import AccuracyGate, ChampionGate
 
 
-def project(**gate: float) -> SimpleNamespace:
+def project(metric: Any = "roc_auc", *, threshold: float = 0.5, **gate: float) -> SimpleNamespace:
     """Only what the gate reads of a project."""
-    return SimpleNamespace(gates=SimpleNamespace(champion=ChampionGate(**gate)), label=SimpleNamespace(column="label"))
+    return SimpleNamespace(
+        task="binary-classification",
+        gates=SimpleNamespace(champion=ChampionGate(**gate), accuracy=AccuracyGate(metric=metric)),
+        label=SimpleNamespace(column="label"),
+        serving=SimpleNamespace(threshold=threshold),
+    )
 
 
 def relabelled(rows: pa.Table, labels: list[int | None]) -> pa.Table:
@@ -40,23 +47,34 @@ def test_a_package_against_itself_loses_nothing(candidates, packages: Path) -> N
     assert verdict.value == pytest.approx(0, abs=1e-7)
 
 
-def test_a_better_challenger_passes_and_the_worse_does_not(candidates, packages: Path, tmp_path: Path) -> None:
-    from tidegate.packaging.inference import PackageModel
-
-    scores = PackageModel(packages / "mlp").predict(candidates.holdout)
+@pytest.fixture
+def recent(candidates, packages: Path) -> pa.Table:
+    """Rows whose labels are what the trees answer, nine times of ten: on these the trees are better than the MLP."""
+    scores = PackageModel(packages / "trees").predict(candidates.holdout)
     answers = (scores > np.median(scores)).astype(int)
     answers[::10] = 1 - answers[::10]
-    recent = relabelled(candidates.holdout, answers.tolist())
+    return relabelled(candidates.holdout, answers.tolist())
 
-    better = compare_with_champion(project(min_rows=100), packages / "mlp", packages / "trees", recent)
-    worse = compare_with_champion(project(min_rows=100), packages / "trees", packages / "mlp", recent)
 
-    assert better.passed
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        pytest.param("roc_auc", "roc_auc loss to the champion, upper 90% bound", id="roc_auc"),
+        pytest.param("accuracy", "accuracy loss to the champion, upper 90% bound", id="accuracy"),
+        pytest.param("log_loss", "log_loss loss to the champion as a share of it, upper 90% bound", id="log_loss"),
+    ],
+)
+def test_a_better_challenger_passes_and_the_worse_does_not(packages: Path, recent: pa.Table, metric: Any, says: str) -> None:
+    wanted = project(metric, min_rows=100, threshold=float(np.median(PackageModel(packages / "trees").predict(recent))))
+
+    better = compare_with_champion(wanted, packages / "trees", packages / "mlp", recent)
+    worse = compare_with_champion(wanted, packages / "mlp", packages / "trees", recent)
+
+    assert better.measure == says
+    assert (better.passed, worse.passed) == (True, False)
     assert better.value is not None
-    assert better.value < 0
-    assert not worse.passed
     assert worse.value is not None
-    assert worse.value > 0
+    assert better.value < 0 < worse.value
     assert "on 300 labelled rows" in worse.note
 
 
@@ -76,7 +94,7 @@ def test_a_difference_that_is_not_proven_does_not_pass(candidates, packages: Pat
     ("labels", "said"),
     [
         pytest.param([1] * 50 + [0] * 49 + [None] * 201, "99 labelled rows, at least 100 are needed", id="too few labels"),
-        pytest.param([1] * 300, "only one class among 300 labelled rows", id="one class"),
+        pytest.param([1] * 300, "there are 300 of class 1 and 0 of class 0", id="one class"),
         pytest.param([None] * 300, "0 labelled rows", id="no label known yet"),
     ],
 )
