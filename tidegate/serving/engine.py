@@ -65,8 +65,9 @@ def _largest_difference(found: Array, expected: Array, what: str) -> float:
     absolute = ABSOLUTE_TOLERANCE * max(1.0, float(finite.max(initial=0.0)))
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     same = np.isclose(found, expected, rtol=relative, atol=absolute, equal_nan=True)
-    apart = np.abs(np.where(found == expected, 0.0, found - expected))  # infinities of one sign are equal
-    largest = float(np.nanmax(apart, initial=0.0))
+    apart = np.zeros_like(expected)
+    np.subtract(found, expected, out=apart, where=found != expected)  # infinities of one sign are equal
+    largest = float(np.nanmax(np.abs(apart), initial=0.0))
     if not same.all():
         raise PackageError(
             f"{what} of the golden sample differs by {largest:.3g} from what was recorded "

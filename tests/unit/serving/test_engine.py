@@ -11,7 +11,8 @@ import pytest
 from tidegate.errors import PackageError
 from tidegate.packaging.golden import Golden, golden_bytes, read_golden
 from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Manifest, Runtime, TensorSpec
-from tidegate.serving.engine import Engine
+from tidegate.packaging.package import read_manifest
+from tidegate.serving.engine import Engine, _largest_difference
 
 
 @pytest.fixture
@@ -68,3 +69,30 @@ def test_a_provider_that_is_not_there_is_refused(copied: Path, tiny_manifest: Ma
     runtime = Runtime(providers=("NoSuchExecutionProvider",))
     with pytest.raises(PackageError, match="ONNX Runtime has no NoSuchExecutionProvider"):
         Engine(copied, msgspec.structs.replace(tiny_manifest, runtime=runtime))
+
+
+@pytest.mark.parametrize("name", ["schema-1-baseline", "schema-1-int8"])
+def test_packages_of_earlier_schemas_are_served(name: str) -> None:
+    package = Path(__file__).parents[1] / "packaging" / "golden" / name
+    assert Engine(package, read_manifest(package)).replay_golden(package) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("expected", "change", "fits"),
+    [
+        pytest.param(np.array([1000.0, 0.0], np.float32), 0.05, True, id="near zero beside a thousand"),
+        pytest.param(np.array([1000.0, 0.0], np.float32), 2.0, False, id="too far beside a thousand"),
+        pytest.param(np.array([np.inf, np.nan, 1.0], np.float32), 0.0, True, id="infinite and not a number"),
+        pytest.param(np.array([0.25], np.float16), 0.0007, True, id="the last digits of half precision"),
+        pytest.param(np.array([3, 4]), 0, True, id="integers"),
+        pytest.param(np.array([3, 4]), 1, False, id="other integers"),
+        pytest.param(np.array([True, False]), 0, True, id="booleans"),
+    ],
+)
+def test_tolerances_follow_the_outputs_size_and_type(expected: np.ndarray, change: float, fits: bool) -> None:
+    found = (expected + np.array(change, expected.dtype)).astype(expected.dtype)
+    if fits:
+        assert _largest_difference(found, expected, "output") <= change + 1e-3
+    else:
+        with pytest.raises(PackageError, match="output of the golden sample differs"):
+            _largest_difference(found, expected, "output")
