@@ -19,6 +19,10 @@ def read_reference(package: Path, columns: list[str] | None = None) -> pa.Table:
     path = package / REFERENCE_NAME
     check_reference(path)
     try:
+        held = pq.read_schema(path).names
+        for column in columns or ():
+            if column not in held:
+                raise PackageError(f"reference {path}: has no column {column!r}; it has {', '.join(held)}")
         return pq.read_table(path, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
