@@ -129,7 +129,7 @@ def judge_parity(
             measure, bound = f"share of rows whose {output.output} differs", gate.differing(output.output, precision)
             verdicts.append(verdict(measure, output.differing, bound, output.worst))
             continue
-        measure = f"largest error of {output.output}, as a share of what is allowed"
+        measure = f"largest error of {output.output} as a share of what is allowed"
         verdicts.append(verdict(measure, output.of_tolerance, 1.0, output.problem or _error_in_words(output, allowed)))
         if output.flip_rate is not None:
             measure = f"share of rows whose class changes by {output.output}"

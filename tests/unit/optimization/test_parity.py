@@ -212,10 +212,10 @@ def test_a_graph_that_is_wrong_somewhere_is_caught_even_with_the_tolerances_of_i
         golden = Golden(golden.inputs, a_source(golden.inputs))
 
     assert verdicts_on(a_source, golden, precision="int8") == {
-        "largest error of probability, as a share of what is allowed": True,
+        "largest error of probability as a share of what is allowed": True,
         "share of rows whose class changes by probability": True,
     }
-    assert not verdicts_on(wrong, golden, precision="int8")["largest error of probability, as a share of what is allowed"]
+    assert not verdicts_on(wrong, golden, precision="int8")["largest error of probability as a share of what is allowed"]
 
 
 def test_shuffled_classes_are_caught() -> None:
@@ -369,7 +369,7 @@ def test_the_verdict_names_output_number_bound_and_row() -> None:
 
     error, flips = judge_parity("mlp/fp16", [parity], GATE, "half", 3)
 
-    assert error.measure == "largest error of probability, as a share of what is allowed"
+    assert error.measure == "largest error of probability as a share of what is allowed"
     assert (error.value, error.bound) == (pytest.approx(0.5 / 1.75e-4, rel=1e-3), 1.0)
     assert error.note == (
         "golden row 2 in a batch of 3: 0.25 where the source model gives 0.75; absolute error 0.5 at most; "
