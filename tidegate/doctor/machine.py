@@ -16,6 +16,13 @@ _EXTRAS: dict[str, dict[str, str]] = {
     "serving": {"granian": "granian", "grpcio": "grpc", "protobuf": "google.protobuf"},
     "features": {"feast": "feast", "duckdb": "duckdb", "pandas": "pandas"},
     "training": {"onnx": "onnx", "scikit-learn": "sklearn", "skl2onnx": "skl2onnx"},
+    "xgboost": {"xgboost": "xgboost"},
+    "lightgbm": {"lightgbm": "lightgbm"},
+    "pytorch": {"torch": "torch", "onnxscript": "onnxscript"},
+    "tensorflow": {"keras": "keras", "tf2onnx": "tf2onnx"},  # TensorFlow itself has several names on PyPI
+    "transformers": {"transformers": "transformers", "safetensors": "safetensors"},
+    "optimization": {"onnxslim": "onnxslim"},
+    "signing": {"model-signing": "model_signing"},
     "monitoring": {"evidently": "evidently", "jinja2": "jinja2"},
     "pipelines": {"kfp": "kfp", "kfp-kubernetes": "kfp.kubernetes"},
     "cluster": {"kserve": "kserve.models", "kubernetes": "kubernetes"},

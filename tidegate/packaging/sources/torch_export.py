@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -107,9 +108,11 @@ def _cause(error: BaseException) -> str:
 def _quiet() -> Iterator[None]:
     """Keep the exporter's remarks about other packages and its own workings from the user."""
     logger = logging.getLogger("torch")
-    before, level = logger.disabled, logger.level
+    level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.disabled, logger.level = before, level
+        logger.setLevel(level)

@@ -52,7 +52,7 @@ class TorchModel:
             PackageError: Its weights are too large, or of a datatype that no signature can say.
         """
         self._name, self._module, self._varying = name, module.cpu().eval(), dict(varying or {})
-        self.facts = facts or SourceFacts(framework="PyTorch", version=torch.__version__, kind=type(module).__name__)
+        self.facts = facts or SourceFacts(framework="PyTorch", version=str(torch.__version__), kind=type(module).__name__)
         check_size(name, sum(tensor.nbytes for tensor in self._module.state_dict().values()))
         self._float = _float(self._module, name)
         self._declared = _parameters(self._module)

@@ -38,7 +38,7 @@ class TorchProgram:
     def __init__(self, program: torch.export.ExportedProgram, name: str) -> None:
         """Read what the program declares; raises PackageError if a datatype of it is none that a signature can say."""
         self._name, self._program = name, program
-        self.facts = SourceFacts(framework="PyTorch", version=torch.__version__, kind="ExportedProgram")
+        self.facts = SourceFacts(framework="PyTorch", version=str(torch.__version__), kind="ExportedProgram")
         check_size(name, sum(tensor.nbytes for tensor in program.state_dict.values()))
         self._declared, self._rows = _declared(program, name)
         self._module = program.module()
