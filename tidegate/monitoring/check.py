@@ -25,7 +25,7 @@ from tidegate.monitoring.windows import describe_log, read_window
 from tidegate.packaging.manifest import PROBABILITY, REFERENCE_NAME, Manifest
 from tidegate.packaging.package import read_manifest
 from tidegate.project import MonitoringSection, Project
-from tidegate.serving.log_schema import input_column
+from tidegate.serving.log_schema import input_column, is_logged
 from tidegate.storage import ObjectStore
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def check_drift(project: Project, store: ObjectStore, registry: "ModelRegistry",
         window_end: Event time, with a time zone. Labels known later are not looked at.
 
     Raises:
-        MonitoringError: There is no champion, it answered nothing in the window, or the log does not fit its signature.
+        MonitoringError: There is no champion, it is no binary classification, it answered nothing in the window, or the log
+            does not fit its signature.
     """
     window_end = window_end.astimezone(UTC).replace(microsecond=0)
     window_start = window_end - timedelta(days=project.monitoring.window_days)
@@ -160,23 +161,33 @@ def _summary(
 def _reference(registry: "ModelRegistry", name: str, version: int) -> tuple[Manifest, pa.Table]:
     with TemporaryDirectory(prefix="tidegate-") as folder:
         package = registry.download(name, version, Path(folder, "package"))
+        manifest = read_manifest(package)
+        if manifest.task != "binary-classification":
+            raise MonitoringError(
+                f"version {version} of {name} has task {manifest.task}; drift checks watch binary classifications only"
+            )
         reference = pq.read_table(package / REFERENCE_NAME)
         if reference.num_rows == 0:
             raise MonitoringError(f"version {version} of {name}: its {REFERENCE_NAME} holds no rows to compare with")
-        return read_manifest(package), reference
+        return manifest, reference
 
 
 def _watched(bounds: MonitoringSection, manifest: Manifest) -> list[str]:
-    inputs = [spec.name for spec in manifest.signature.inputs]
+    """Return the inputs to compare: those of one value a row, since a tensor has no distribution that could be binned."""
+    inputs = [spec.name for spec in manifest.signature.inputs if all(size == 1 for size in spec.shape[1:])]
+    if not inputs:
+        raise MonitoringError(f"{manifest.name} reads tensors only; drift checks compare inputs of one value a row")
     unknown = [name for name in bounds.columns or () if name not in inputs]
     if unknown:
-        raise MonitoringError(f"monitoring.columns: {unknown[0]!r} is not an input of the model; inputs: {', '.join(inputs)}")
+        raise MonitoringError(
+            f"monitoring.columns: {unknown[0]!r} is not an input of the model with one value a row; it has {', '.join(inputs)}"
+        )
     return list(bounds.columns or inputs)
 
 
 def _in_model_words(window: pa.Table, manifest: Manifest) -> pa.Table:
     """Rename the log's columns to the names of the model's inputs and output."""
-    names = {input_column(spec): spec.name for spec in manifest.signature.inputs}
+    names = {input_column(spec): spec.name for spec in manifest.signature.inputs if is_logged(spec)}
     names[f"output_{PROBABILITY}"] = PROBABILITY
     missing = [column for column in names if column not in window.column_names]
     if missing:

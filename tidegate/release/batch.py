@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError, RegistryError
-from tidegate.packaging.manifest import PROBABILITY
+from tidegate.packaging.inputs import tensor_column
+from tidegate.packaging.labels import Labels
 from tidegate.project import Project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.release.data import open_repository
@@ -30,7 +31,9 @@ class ScoredWindow:
 
 
 def score_window(project: Project, *, start: datetime, end: datetime, alias: str, out: Path) -> ScoredWindow:
-    """Score every example in [start, end) and write id, timestamp, inputs, `probability` and `class` as Parquet.
+    """Score every example in [start, end) and write id, timestamp, inputs, outputs and `class` as Parquet.
+
+    A binary classification has one output, `probability`; only a classification has a class.
 
     The file is written to `out` and to the object store, whole or not at all; scoring the same window again replaces it.
 
@@ -57,13 +60,15 @@ def score_window(project: Project, *, start: datetime, end: datetime, alias: str
     examples = join_window(project, open_repository(project), start, end)
     with TemporaryDirectory() as workdir:
         model = PackageModel(registry.download(project.name, holder.version, Path(workdir) / "package"))
-    probability = model.predict(examples)
-    first, second = model.manifest.classes
+    outputs = model.outputs(examples)
+    labels = Labels(model.manifest)
     scored = examples.select(
         [project.features.id_column, project.features.timestamp_column, *model_input_columns(project, examples)]
     )
-    scored = scored.append_column(PROBABILITY, pa.array(probability, pa.float32()))
-    scored = scored.append_column("class", pa.array([second if p >= model.manifest.threshold else first for p in probability]))
+    for name, array in outputs.items():
+        scored = scored.append_column(name, tensor_column(array))
+    if labels.exist:
+        scored = scored.append_column("class", pa.array(labels.of(outputs).tolist(), pa.string()))
     pq.write_table(scored, out, compression="zstd")
     key = f"batch/{project.name}/version={holder.version}/{_stamp(start)}_{_stamp(end)}.parquet"
     store.upload(key, out)

@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
-from tidegate.errors import RegistryError
-from tidegate.packaging.manifest import REFERENCE_NAME
+from tidegate.errors import PackageError, RegistryError
+from tidegate.packaging.labels import Labels
+from tidegate.packaging.manifest import LABEL, PROBABILITY, REFERENCE_NAME
 from tidegate.packaging.package import read_manifest
 from tidegate.project import Project
 from tidegate.release.model import open_registry
@@ -19,7 +20,11 @@ _ROC_POINTS = 200
 
 
 def roc_points(package: Path) -> tuple[list[float], list[float], list[float]]:
-    """Return false positive rates, true positive rates and thresholds on the holdout, at most 200 of each."""
+    """Return false positive rates, true positive rates and thresholds on the holdout, at most 200 of each.
+
+    Raises:
+        PackageError: The package is no binary classification.
+    """
     label, probability = _holdout(package)
     order = np.argsort(-probability, kind="stable")
     positives = np.cumsum(label[order])
@@ -32,10 +37,14 @@ def roc_points(package: Path) -> tuple[list[float], list[float], list[float]]:
 
 
 def confusion(package: Path) -> tuple[list[str], list[list[int]]]:
-    """Return the class names and the confusion matrix (rows: truth, columns: answer) on the holdout, at the threshold."""
+    """Return the class names and the confusion matrix (rows: truth, columns: answer) on the holdout, at the threshold.
+
+    Raises:
+        PackageError: The package is no binary classification.
+    """
     manifest = read_manifest(package)
     label, probability = _holdout(package)
-    answer = (probability >= manifest.threshold).astype(int)
+    answer = Labels(manifest).numbers({PROBABILITY: probability})
     matrix = [[int(np.sum((label == truth) & (answer == said))) for said in (0, 1)] for truth in (0, 1)]
     return list(manifest.classes), matrix
 
@@ -112,5 +121,8 @@ def _rollout_of(project: Project, release_id: str) -> dict[str, Any]:
 
 
 def _holdout(package: Path) -> tuple[np.ndarray, np.ndarray]:
-    reference = pq.read_table(package / REFERENCE_NAME, columns=["label", "probability"])
-    return reference["label"].to_numpy().astype(int), reference["probability"].to_numpy()
+    task = read_manifest(package).task
+    if task != "binary-classification":
+        raise PackageError(f"package {package}: it has task {task}; the release pipeline is for binary classifications")
+    reference = pq.read_table(package / REFERENCE_NAME, columns=[LABEL, PROBABILITY])
+    return reference[LABEL].to_numpy().astype(int), reference[PROBABILITY].to_numpy()

@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import small_packages
 from tidegate.errors import DataError, PackageError, RegistryError, StorageError
+from tidegate.packaging.golden import read_golden
 from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import MODEL_NAME
+from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME
+from tidegate.packaging.package import read_manifest
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.release import batch
@@ -144,3 +147,35 @@ def test_limit_of_a_window_is_read():
 
 def nothing_was_written(project: Project, tmp_path: Path) -> bool:
     return not (tmp_path / "out.parquet").exists() and not (project.paths.workspace / "store" / "batch").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "added"),
+    [
+        pytest.param(small_packages.multiclass, ["probabilities", "class"], id="many classes"),
+        pytest.param(small_packages.regression, ["prediction"], id="regression"),
+    ],
+)
+def test_other_tasks_are_scored_with_their_own_outputs(make, added, project_text, tmp_path, monkeypatch):
+    package = make(tmp_path / "package")
+    manifest, golden = read_manifest(package), read_golden(package / GOLDEN_NAME)
+    inputs = {name: array.reshape(-1).tolist() for name, array in golden.inputs.items()}
+    examples = pa.table({"flight_id": list("abcdef"), "event_timestamp": [START] * 6} | inputs)
+    text = project_text.replace("name: flights-late", f"name: {manifest.name}")
+    (tmp_path / "tidegate.yaml").write_text(text.replace("[carrier, distance]", f"[{', '.join(inputs)}]"))
+    project = load_project(tmp_path / "tidegate.yaml")
+    registry = ModelRegistry(batch.open_store(project.store_uri))
+    registry.register(package, reason="initial")
+    registry.move_alias(manifest.name, "champion", 1, reason="initial", expected=None)
+    monkeypatch.setattr(batch, "open_repository", lambda project: None)
+    monkeypatch.setattr(batch, "join_window", lambda project, repository, start, end: examples)
+
+    score(project, tmp_path / "out.parquet")
+
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["flight_id", "event_timestamp", *inputs, *added]
+    [name] = golden.outputs
+    expected = golden.outputs[name]
+    assert np.array(table[name].to_pylist(), np.float32) == pytest.approx(expected)
+    if "class" in added:
+        assert table["class"].to_pylist() == [manifest.classes[best] for best in expected.argmax(axis=1)]

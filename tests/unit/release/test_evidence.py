@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
-from tidegate.errors import RegistryError
+from tests import small_packages
+from tidegate.errors import PackageError, RegistryError
 from tidegate.packaging.manifest import REFERENCE_NAME, Verdict
 from tidegate.registry.registry import ModelRegistry
 from tidegate.release.evidence import confusion, gate_summary, release_summary, roc_points, rollout_metrics, rollout_page
@@ -150,3 +151,12 @@ def test_release_that_was_never_rolled_out_has_no_rollout_to_show(project, store
 
     with pytest.raises(RegistryError, match="'run-1' of flights-late was never rolled out"):
         rollout_metrics(project, "run-1")
+
+
+@pytest.mark.parametrize("make", [small_packages.multiclass, small_packages.regression])
+@pytest.mark.parametrize("show", [roc_points, confusion])
+def test_other_tasks_than_binary_classification_are_refused_in_one_line(make, show, tmp_path):
+    package = make(tmp_path / "package")
+
+    with pytest.raises(PackageError, match=r"it has task .*; the release pipeline is for binary classifications"):
+        show(package)

@@ -24,7 +24,8 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, 
 from tidegate.clock import Clock, WallClock
 from tidegate.errors import ServingError, TidegateError
 from tidegate.features.online import OnlineReader
-from tidegate.packaging.manifest import LABEL, PROBABILITY, FeatureContract, Manifest
+from tidegate.packaging.labels import Labels
+from tidegate.packaging.manifest import LABEL, PROBABILITY, SCORE_OUTPUTS, FeatureContract, Manifest
 from tidegate.packaging.package import fetch_package, read_manifest
 from tidegate.serving.errors import RequestError, bad_request
 from tidegate.serving.lookup import FeatureLookup, FeatureReader
@@ -57,7 +58,7 @@ class FeatureTransformer(Model):  # type: ignore[misc]
         self._clock = clock or WallClock()
         self._validator = InputValidator(manifest, max_rows=ServeSettings(package="").max_rows, count_unusual=_uncounted)
         self._lookup = FeatureLookup(contract, manifest.signature, reader, _uncounted)
-        self._classes = np.array(manifest.classes, object)
+        self._labels = Labels(manifest)
         self.ready = True
 
     async def preprocess(self, payload: Any, headers: Mapping[str, str] | None = None) -> InferRequest:
@@ -77,11 +78,12 @@ class FeatureTransformer(Model):  # type: ignore[misc]
         )
 
     async def postprocess(self, result: Any, headers: Mapping[str, str] | None = None) -> InferResponse:
-        """Return the predictor's answer, with the label that the threshold makes of a probability."""
+        """Return the predictor's answer and, of a classification, the label."""
         outputs = {output.name: output for output in result.outputs}
-        if PROBABILITY in outputs and LABEL not in outputs:
-            probability = outputs[PROBABILITY].as_numpy().reshape(-1)
-            label = self._classes[(probability >= self._manifest.threshold).astype(np.int8)]
+        score = SCORE_OUTPUTS[self._manifest.task] if self._labels.exist else LABEL
+        if score in outputs and LABEL not in outputs:
+            array = outputs[score].as_numpy()
+            label = self._labels.of({score: array.reshape(-1) if score == PROBABILITY else array})
             result.outputs.append(InferOutput(name=LABEL, shape=list(label.shape), datatype="BYTES", data=label.tolist()))
         return result
 
