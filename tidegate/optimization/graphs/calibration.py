@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -75,14 +76,19 @@ def observe_ranges(
             sorted(operators),
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=methods[method],
-            extra_options={"percentile": percentile} if method == "percentile" else {},
+            extra_options={"percentile": percentile, "symmetric": False} if method == "percentile" else {},
         )
-        for batch in batches:  # one by one, since it keeps all activations of what it is given, and wants equal batches
-            calibrator.collect_data(_Batches([batch]))
-        ranges = calibrator.compute_data()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of values that are not numbers, which are looked for below
+                for batch in batches:  # one by one, since it keeps all activations of what it is given, and wants equal batches
+                    calibrator.collect_data(_Batches([batch]))
+                ranges = calibrator.compute_data()
+        except ValueError as error:  # a histogram of infinities
+            raise OptimizationError(f"an activation has no finite range on the calibration rows: {error}") from error
         unbounded = sorted(name for name, found in ranges.items() if not np.isfinite(found.range_value).all())
         if unbounded:
-            raise OptimizationError(f"{unbounded[0]} has no finite range on the calibration rows, so it has no 8-bit form")
+            raise OptimizationError(f"an activation has no finite range on the calibration rows: {', '.join(unbounded)}")
         save_tensors_data(ranges, save_to)
 
 

@@ -60,7 +60,7 @@ def onward_weights(model: onnx.ModelProto, layer: HiddenLayer) -> Floats:
 
 
 def keep_units(
-    model: onnx.ModelProto, layer: HiddenLayer, kept: Sequence[int], onward: Floats, correction: Floats | None
+    model: onnx.ModelProto, layer: HiddenLayer, kept: NDArray[np.int64], onward: Floats, correction: Floats | None
 ) -> None:
     """Remove all units of a layer but those `kept`, in place.
 
@@ -71,10 +71,9 @@ def keep_units(
         onward: The weights that then lead onward, [kept, outputs].
         correction: Added to the bias of the layer that reads them, [outputs]; None for a layer without one.
     """
-    units = np.asarray(kept)
     into, out, weights = _node(model, layer.into), _node(model, layer.out), float_weights(model.graph)
-    fresh = {name: np.take(weights[name], units, axis=-1) for name in layer.vectors}
-    fresh[into.input[1]] = np.take(weights[into.input[1]], units, axis=0 if _transposed(into) else 1)
+    fresh = {name: np.take(weights[name], kept, axis=-1) for name in layer.vectors}
+    fresh[into.input[1]] = np.take(weights[into.input[1]], kept, axis=0 if _transposed(into) else 1)
     fresh[out.input[1]] = onward.T if _transposed(out) else onward
     if layer.offset is not None and correction is not None:
         fresh[layer.offset] = weights[layer.offset] + correction
