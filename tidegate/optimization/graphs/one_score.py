@@ -32,7 +32,7 @@ def takes_one_score(model: onnx.ModelProto) -> str | None:
         return "the label of its tree classifier is read"
     attributes = _attributes(end.maker)
     transform, classes = attributes.get("post_transform", b"NONE"), set(attributes.get("class_ids", ()))
-    if (transform == b"LOGISTIC" and len(classes) == 1) or (transform == b"NONE" and classes == {0, _POSITIVE}):
+    if (len(classes) == 1 and transform in (b"LOGISTIC", b"NONE")) or (classes == {0, _POSITIVE} and transform == b"NONE"):
         return None
     return f"its trees vote in another way ({transform.decode()} of classes {', '.join(map(str, sorted(classes)))})"
 

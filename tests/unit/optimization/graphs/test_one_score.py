@@ -19,9 +19,9 @@ ROWS = np.random.default_rng(8).normal(size=(400, 5)).astype(np.float32)
 LABELS = (ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2] > 0.2).astype(int)
 
 
-def exported(model: object, *, cast: bool = True) -> onnx.ModelProto:
+def exported(model: object, *, cast: bool = True, labels: np.ndarray = LABELS) -> onnx.ModelProto:
     """The probability of class 1 of a scikit-learn classifier, taken as the packager takes it."""
-    graph = to_onnx(model.fit(ROWS, LABELS), ROWS[:1], options={"zipmap": False, "output_class_labels": False})
+    graph = to_onnx(model.fit(ROWS, labels), ROWS[:1], options={"zipmap": False, "output_class_labels": False})
     scores = graph.graph.output[1].name
     if cast:
         graph.graph.node.append(helper.make_node("Cast", [scores], ["scores of all"], "cast scores", to=1))
@@ -30,6 +30,14 @@ def exported(model: object, *, cast: bool = True) -> onnx.ModelProto:
     graph.graph.node.append(helper.make_node("Gather", [scores, "class 1"], ["probability"], "take class 1", axis=1))
     del graph.graph.output[:]
     graph.graph.output.append(helper.make_tensor_value_info("probability", 1, [None]))
+    needed = {"probability"}
+    nodes = []
+    for node in reversed(graph.graph.node):  # without what works out the label
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.insert(0, node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
     return named(graph)
 
 
@@ -98,6 +106,12 @@ def test_what_cannot_be_rewritten_is_refused(text: str, reason: str) -> None:
     model = models.graph_of(f"g {text}", {"one": np.array(1), "zero": np.array(0)})
 
     assert reason in (takes_one_score(model) or "")
+
+
+def test_trees_of_three_classes_vote_in_another_way() -> None:
+    model = exported(RandomForestClassifier(5, max_depth=3, random_state=0), labels=LABELS + (ROWS[:, 4] > 0.5))
+
+    assert takes_one_score(model) == "its trees vote in another way (NONE of classes 0, 1, 2)"
 
 
 def test_a_label_that_is_read_stays() -> None:
