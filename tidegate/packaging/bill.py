@@ -31,8 +31,8 @@ _CONVERTERS: dict[str, tuple[str, ...]] = {
     "XGBoost": ("xgboost", "onnxmltools", "skl2onnx"),
     "LightGBM": ("lightgbm", "onnxmltools", "skl2onnx"),
     "PyTorch": ("torch", "onnxscript"),
-    "TensorFlow": ("tensorflow", "tf2onnx"),
-    "Keras": ("keras", "tensorflow", "tf2onnx"),
+    "TensorFlow": ("tensorflow", "tensorflow-cpu", "tf2onnx"),
+    "Keras": ("keras", "tensorflow", "tensorflow-cpu", "tf2onnx"),
     "transformers": ("transformers", "torch", "onnxscript"),
     "ONNX": (),
 }

@@ -171,7 +171,7 @@ def test_every_message_that_leads_to_a_tensor_is_known() -> None:
         leading |= more
 
     wanted = {name: {number: kind for number, kind in found[name].items() if kind in leading} for name in leading}
-    assert graph_file._MESSAGES == wanted
+    assert wanted == graph_file._MESSAGES
 
 
 def test_onnx_itself_writes_what_is_refused(tmp_path: Path, make_package: Callable[..., Path]) -> None:
