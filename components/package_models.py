@@ -17,7 +17,7 @@ def package_models(
 ) -> list:
     from pathlib import Path
 
-    from tidegate.optimization.search import variant_names
+    from tidegate.optimization.search import variants_to_build
     from tidegate.project import load_project
     from tidegate.release.model import package_models as package
     from tidegate.release.parameters import list_parameter
@@ -30,4 +30,4 @@ def package_models(
         training_set=Path(training_set.path),
         out=Path(packages.path),
     )
-    return list_parameter("variants to build", variant_names(project, Path(packages.path)))
+    return list_parameter("variants to build", variants_to_build(project, Path(packages.path)))

@@ -1,6 +1,8 @@
 """`tidegate optimize`: build every variant of a package, hold them to the gates, and keep the best."""
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +22,7 @@ Target = Literal["cpu", "cuda", "tensorrt"]
 Objective = Literal["latency", "throughput", "cost", "size"]
 
 _REPORT = "report.html"
+_WIDE = 120  # columns of a terminal that holds every number
 _COLOURS = {"passed": "green", "failed": "red", "not-applicable": "dim"}
 
 
@@ -63,13 +66,13 @@ def command(
     winner = out / PACKAGE_FOLDER if selection.winner else None
 
     def render(console: Console) -> None:
-        console.print(_table(selection))
+        console.print(_table(selection, console.width))
         console.print()
         for row in selection.rows:
-            console.print(
-                f"{row.name}: {'; '.join(part for part in (row.reason, row.note) if part)}", soft_wrap=True, markup=False
-            )
-        console.print(f"\nreport    {out / _REPORT}", soft_wrap=True)
+            reason = "; ".join(part for part in (row.reason, row.note) if part)
+            style = "dim" if row.status == "not-applicable" else ""
+            console.print(f"{row.name}: {reason}", soft_wrap=True, markup=False, style=style)
+        console.print(f"\nreport    {out / _REPORT}", soft_wrap=True, markup=False)
         if winner is not None:
             console.print(f"[green]selected[/green]  {selection.winner}  {winner}", soft_wrap=True)
 
@@ -144,49 +147,58 @@ def _write_report(selection: Selection, out: Path) -> None:
     (out / _REPORT).write_text(render_selection(selection), encoding="utf-8")
 
 
-def _table(selection: Selection) -> Table:
-    metric = next((row.accuracy.metric for row in selection.rows if row.accuracy is not None), None)
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of numbers; a narrow terminal shows only those that matter most."""
+
+    title: str
+    cell: Callable[[SelectionRow], str]
+    always: bool = True
+
+
+def _table(selection: Selection, width: int) -> Table:
+    columns = [column for column in _columns(selection) if column.always or width >= _WIDE]
     table = Table(box=None, pad_edge=False)
     table.add_column("variant", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
-    for header in (
-        "parity",
-        *([metric] if metric else ()),
-        "p50 µs",
-        "p99 µs",
-        "p50 ratio",
-        "rows/s",
-        "load s",
-        "memory MB",
-        "kB",
-        "cost",
-    ):
-        table.add_column(header, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
     for row in selection.rows:
-        table.add_row(*_cells(row, selected=row.name == selection.winner, with_metric=metric is not None))
+        if row.status != "not-applicable":
+            outcome = "selected" if row.name == selection.winner else row.status
+            cells = (column.cell(row) for column in columns)
+            table.add_row(row.name, f"[{_COLOURS[row.status]}]{outcome}[/]", *cells)
     return table
 
 
-def _cells(row: SelectionRow, *, selected: bool, with_metric: bool) -> list[str]:
-    speed, footprint, accuracy = row.speed(), row.footprint, row.accuracy
-    errors = [parity.max_absolute for parity in row.parity if parity.max_absolute is not None]
-    measured = [f"{accuracy.value:.4f}" if accuracy else ""] if with_metric else []
-    colour = _COLOURS[row.status]
+def _columns(selection: Selection) -> list[_Column]:
+    metric = next((row.accuracy.metric for row in selection.rows if row.accuracy is not None), None)
+    accuracy = [_Column(metric, lambda row: _form(getattr(row.accuracy, "value", None), 1, ".4f"))] if metric else []
     return [
-        row.name,
-        f"[{colour}]{'selected' if selected else row.status}[/{colour}]",
-        f"{max(errors):.1e}" if errors else "",
-        *measured,
-        f"{speed.p50_us:.1f}" if speed else "",
-        f"{speed.p99_us:.1f}" if speed else "",
-        f"{speed.ratio:.2f}" if speed else "",
-        f"{max(entry.rows_per_second for entry in row.benchmark):,.0f}" if row.benchmark else "",
-        _amount(footprint.load_seconds if footprint else None, 1, ".3f"),
-        _amount(footprint.memory_bytes if footprint else None, 1e6, ".1f"),
-        _amount(footprint.size_bytes if footprint else None, 1e3, ",.0f"),
-        _amount(footprint.cost_per_million if footprint else None, 1, ".2g"),
+        _Column("parity", lambda row: _form(_largest_error(row), 1, ".1e")),
+        *accuracy,
+        _Column("p50 µs", lambda row: _form(_speed(row, "p50_us"), 1, ".1f")),
+        _Column("p99 µs", lambda row: _form(_speed(row, "p99_us"), 1, ".1f")),
+        _Column("p50 ratio", lambda row: _form(_speed(row, "ratio"), 1, ".2f"), always=False),
+        _Column("rows/s", lambda row: _form(max((each.rows_per_second for each in row.benchmark), default=None), 1, ",.0f")),
+        _Column("load s", lambda row: _form(_footprint(row, "load_seconds"), 1, ".3f"), always=False),
+        _Column("MB", lambda row: _form(_footprint(row, "memory_bytes"), 1e6, ".1f"), always=False),
+        _Column("kB", lambda row: _form(_footprint(row, "size_bytes"), 1e3, ",.0f")),
+        _Column("cost", lambda row: _form(_footprint(row, "cost_per_million"), 1, ".2g"), always=False),
     ]
 
 
-def _amount(value: float | None, unit: float, form: str) -> str:
+def _largest_error(row: SelectionRow) -> float | None:
+    return max((parity.max_absolute for parity in row.parity if parity.max_absolute is not None), default=None)
+
+
+def _speed(row: SelectionRow, field: str) -> float | None:
+    return getattr(row.speed(), field, None)
+
+
+def _footprint(row: SelectionRow, field: str) -> float | None:
+    return getattr(row.footprint, field, None)
+
+
+def _form(value: float | None, unit: float, form: str) -> str:
     return "" if value is None else format(value / unit, form)

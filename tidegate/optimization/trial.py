@@ -328,5 +328,5 @@ def _unbuilt_row(outcome: BuildOutcome) -> SelectionRow:
 
 def _describe(failed: Verdict) -> str:
     value = "no value" if failed.value is None else f"{failed.value:.4g}"
-    bound = "" if failed.bound is None else f", the bound is {failed.bound:.4g}"
-    return f"{failed.gate}: {failed.measure} is {value}{bound}"
+    bound = "" if failed.bound is None else f"; the bound is {failed.bound:.4g}"
+    return f"{failed.gate}: {failed.measure} is {value}{bound}" + (f" ({failed.note})" if failed.note else "")

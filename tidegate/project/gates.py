@@ -25,9 +25,12 @@ class DataGate(Section):
 
 
 class Tolerance(Section):
-    """How far outputs may lie from the source model's: |found - expected| <= max_absolute + max_relative * |expected|."""
+    """How far outputs may lie from the source model's: |found - expected| <= max_absolute * size + max_relative * |expected|.
 
-    max_absolute: float = Field(ge=0)
+    A probability has a size of 1; of any other output it is the typical magnitude of the source model's own answers.
+    """
+
+    max_absolute: float = Field(ge=0, description="Times the output's size.")
     max_relative: float = Field(ge=0)
     max_flip_rate: Share = Field(description="Share of rows whose class changes; only a classification has any.")
 
@@ -109,7 +112,7 @@ class BenchmarkGate(Section):
     concurrencies: tuple[int, ...] = Field(default=(1, 2), min_length=1, description="Callers at once, at the largest batch.")
     rounds: int = Field(default=15, ge=3, description="Interleaved rounds over all surviving variants.")
     calls_per_round: int = Field(default=200, ge=10)
-    max_seconds: Positive = Field(default=20.0, description="Of the whole benchmark; slow variants make fewer calls a round.")
+    max_seconds: Positive = Field(default=15.0, description="Of the whole benchmark; slow variants make fewer calls a round.")
     threads: int = Field(default=1, ge=1, description="ONNX Runtime intra-op threads of the baseline and most variants.")
 
 

@@ -47,23 +47,25 @@ def pareto(points: Sequence[ParetoPoint], axes: ParetoAxes, width: float = 680) 
     x, y = _scales(drawing, points, axes)
     front = _front([point for point in points if point.outcome != "failed"], axes)
     drawing.polyline(_stepped([(x(np.log10(point.cost)), y(point.quality)) for point in front]), "line thin s3")
-    placed = spread([y(point.quality) for point in points], 17, 24, _HEIGHT - 62)
-    for point, label_y in zip(points, placed, strict=True):
-        _draw(drawing, point, x(float(np.log10(point.cost))), y(point.quality), label_y, axes)
+    ordered = sorted(points, key=lambda point: (y(point.quality), -point.cost))
+    placed = spread([y(point.quality) for point in ordered], 17, 30, _HEIGHT - 62)
+    label_x = max(x(float(np.log10(point.cost))) for point in points) + 44
+    for point, label_y in zip(ordered, placed, strict=True):
+        _draw(drawing, point, (x(float(np.log10(point.cost))), y(point.quality)), (label_x, label_y), axes)
     drawing.legend(_LEFT, 16, [("pass", "selected"), ("s1", "passed its gates"), ("fail", "failed a gate")])
     return drawing.markup()
 
 
-def _draw(drawing: Drawing, point: ParetoPoint, x: float, y: float, label_y: float, axes: ParetoAxes) -> None:
+def _draw(
+    drawing: Drawing, point: ParetoPoint, place: tuple[float, float], label: tuple[float, float], axes: ParetoAxes
+) -> None:
     style = _STYLES[point.outcome]
-    if abs(label_y - y) > 1:
-        drawing.line((x, y), (x + 14, label_y), "guide")
+    drawing.line(place, (label[0] - 5, label[1]), "guide")
     if point.outcome == "selected":
-        drawing.circle(x, y, 12, f"halo {style}")
-    drawing.circle(x, y, 6.5, f"{'ring' if point.outcome == 'failed' else 'dot'} {style}", _words(point, axes))
-    drawing.text(
-        x + 17, label_y + 4, _MARKS[point.outcome] + point.name, "on " + style if point.outcome == "selected" else "label"
-    )
+        drawing.circle(*place, 12, f"halo {style}")
+    drawing.circle(*place, 6.5, f"{'ring' if point.outcome == 'failed' else 'dot'} {style}", _words(point, axes))
+    emphasis = "on " + style if point.outcome == "selected" else "label"
+    drawing.text(label[0], label[1] + 4, _MARKS[point.outcome] + point.name, emphasis)
 
 
 def _scales(drawing: Drawing, points: Sequence[ParetoPoint], axes: ParetoAxes) -> tuple[Scale, Scale]:

@@ -80,7 +80,7 @@ def latency_percentiles(rows: Sequence[LatencyRow], width: float = 520) -> Marku
     """Draw p50, p95 and p99 of every row on one axis of milliseconds."""
     height = 52.0 * len(rows) + 66
     drawing = Drawing(width, height, "Latency percentiles: " + "; ".join(_latency_words(row) for row in rows))
-    left = 24 + max((text_width(row.name) for row in rows), default=0.0)
+    left = 24 + max((1.15 * text_width(row.name) for row in rows), default=0.0)  # the names are bold
     x = Scale((0.0, max((row.p99_ms for row in rows), default=1.0) * 1.04), (left, width - 64))
     bottom = height - 36
     drawing.legend(left, 16, [("s1", "p50"), ("pale s1", "p95"), ("pale s0", "p99")])

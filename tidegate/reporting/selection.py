@@ -76,24 +76,32 @@ def _tiles(rows: Sequence[SelectionRow], winner: str | None) -> tuple[Tile, ...]
 def _comparison(rows: Sequence[SelectionRow], winner: str | None) -> tuple[Block, ...]:
     if not rows:
         return (Notice("No variant was built.", "warn"),)
+    judged = [row for row in rows if row.footprint is not None]
     columns = (
-        Column("Variant"), Column("Outcome"), Column("Parity, max. difference", numeric=True),
-        Column(_judged_by(rows), numeric=True),
-        Column("p50", numeric=True), Column("p99", numeric=True), Column("Rows per second", numeric=True),
+        Column("Variant"), Column("Largest difference", numeric=True), Column(_judged_by(rows), numeric=True),
+        Column("p50", numeric=True), Column("p99", numeric=True), Column("Rows a second", numeric=True),
         Column("Load", numeric=True), Column("Memory", numeric=True), Column("Size", numeric=True),
-        Column("A million rows", numeric=True), Column("Why"),
+        Column("A million rows", numeric=True),
     )  # fmt: skip
-    chosen = frozenset(index for index, row in enumerate(rows) if row.name == winner)
-    return (Table(columns, [_comparison_row(row, winner) for row in rows], emphasized=chosen),)
+    numbers = Table(
+        columns,
+        [_numbers(row) for row in judged],
+        "Times are of one row a call; rows a second at the best load.",
+        _of(judged, winner),
+    )
+    reasons = Table(
+        (Column("Variant"), Column("Outcome"), Column("Why")),
+        [(row.name, _outcome(row, winner), "; ".join(part for part in (row.reason, row.note) if part)) for row in rows],
+        emphasized=_of(rows, winner),
+    )
+    return (numbers, reasons) if judged else (reasons,)
 
 
-def _comparison_row(row: SelectionRow, winner: str | None) -> tuple[Cell, ...]:
+def _numbers(row: SelectionRow) -> tuple[Cell, ...]:
     single, footprint = row.speed(), row.footprint
     errors = [parity.max_absolute for parity in row.parity if parity.max_absolute is not None]
-    outcome = Badge("pass", "selected") if row.name == winner else Badge(_STATUS[row.status], row.status)
     return (
         row.name,
-        outcome,
         number(max(errors, default=None), 3),
         _with_interval(row),
         _microseconds(single.p50_us if single else None),
@@ -103,13 +111,20 @@ def _comparison_row(row: SelectionRow, winner: str | None) -> tuple[Cell, ...]:
         size(footprint.memory_bytes if footprint else None),
         size(footprint.size_bytes if footprint else None),
         number(footprint.cost_per_million if footprint else None, 2),
-        "; ".join(part for part in (row.reason, row.note) if part),
     )
+
+
+def _of(rows: Sequence[SelectionRow], winner: str | None) -> frozenset[int]:
+    return frozenset(index for index, row in enumerate(rows) if row.name == winner)
+
+
+def _outcome(row: SelectionRow, winner: str | None) -> Badge:
+    return Badge("pass", "selected") if row.name == winner else Badge(_STATUS[row.status], row.status.replace("-", " "))
 
 
 def _with_interval(row: SelectionRow) -> str | None:
     found = row.accuracy
-    return None if found is None else f"{fixed(found.value, 4)} [{fixed(found.low, 4)}, {fixed(found.high, 4)}]"
+    return None if found is None else f"{fixed(found.value, 4)} ± {fixed((found.high - found.low) / 2, 4)}"
 
 
 @dataclass(frozen=True, slots=True)

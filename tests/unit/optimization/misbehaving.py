@@ -32,3 +32,10 @@ class DyingTimed(Subject):
 def _die_if(package: Path, variant: str) -> None:
     if read_manifest(package).variant.name == variant:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DyingTrees(Subject):
+    def turn(self, *given: Any) -> Any:
+        if read_manifest(self._package).variant.candidate == "trees":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().turn(*given)

@@ -320,9 +320,7 @@ def test_a_variant_whose_build_crashes_is_lost_alone(candidates, ask, tmp_path: 
     monkeypatch.setattr(build.Workers, "start", start)
     monkeypatch.chdir(Path(__file__).parents[3])
 
-    selection = optimize(
-        candidates.packages / "mlp", ["mlp/fp16", "mlp/int8-dynamic"], ask(), tmp_path / "out", Journal()
-    )
+    selection = optimize(candidates.packages / "mlp", ["mlp/fp16", "mlp/int8-dynamic"], ask(), tmp_path / "out", Journal())
 
     assert selection.row("mlp/fp16").status == "failed"
     assert selection.row("mlp/fp16").reason == "building it was killed by signal 11 (SIGSEGV)"

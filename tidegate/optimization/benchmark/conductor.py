@@ -1,8 +1,8 @@
 """Conducts the benchmark: in each round every variant makes its calls in turn while the others' processes are idle.
 
 The order rotates from round to round, so that what slows the machine down for a while slows all of them, and ratios of one
-round's medians are free of it: the rounds are the blocks of a block design. A turn is shortened where the whole would take longer
-than the gate allows.
+round's medians are free of it: the rounds are the blocks of a block design. A turn is shortened where the whole would take
+longer than the gate allows.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -107,7 +107,7 @@ class Subject:
             into[call] = clock() - start
 
     def _call_together(self, feeds: Feeds, into: Floats) -> float:
-        """Call from several threads that begin at once; return when they began."""
+        """Call from several threads; return when they began, all at once."""
         together = threading.Barrier(len(into) + 1)
 
         def caller(row: Floats) -> None:

@@ -25,7 +25,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One variant's calls in one round: seconds of each call, of the whole turn, and of processor time in it."""
+    """One variant's calls in one round: seconds of each call by any caller, of the whole turn, and of processor time in it."""
 
     calls: Floats
     wall: float
@@ -68,7 +68,13 @@ class Timings:
         return np.array([np.median(turn.calls) for turn in self.turns[variant, load]])
 
     def seconds_per_row(self, variant: str, load: Load) -> Floats:
-        """Return the wall seconds that a row took in each round; with several callers they share the time."""
+        """Return the seconds that a row took in each round.
+
+        Of one caller they are the median call's, which no stall of the machine moves. Several callers wait for each other
+        between their calls too, so theirs are the whole turn's.
+        """
+        if load.callers == 1:
+            return self.medians(variant, load) / load.batch
         return np.array([turn.wall / (len(turn.calls) * load.batch) for turn in self.turns[variant, load]])
 
     def processor_seconds_per_row(self, variant: str, load: Load) -> Floats:

@@ -20,7 +20,7 @@ class Misbehaving:
         self._held: list[np.ndarray] = []
 
     def greet(self, name: str) -> str:
-        print("this goes to no terminal")
+        sys.stdout.write("this goes to no terminal\n")
         return f"{self._greeting}, {name}"
 
     def pid(self) -> int:
