@@ -85,7 +85,8 @@ def _declared(program: torch.export.ExportedProgram, name: str) -> tuple[list[De
         if node.op != "placeholder" or node.name not in read or not isinstance(held, torch.Tensor):
             continue
         ranges = [_range(program, size) for size in held.shape]
-        rows = (max(rows[0], ranges[0][0]), min(rows[1], ranges[0][1])) if ranges else rows
+        if ranges and not isinstance(held.shape[0], int):
+            rows = (max(rows[0], ranges[0][0]), min(rows[1], ranges[0][1]))
         declared.append(
             DeclaredInput(
                 name=node.name,
