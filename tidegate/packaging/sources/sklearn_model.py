@@ -1,155 +1,155 @@
-"""Source models of scikit-learn: run by themselves, converted by skl2onnx."""
+"""Source models of scikit-learn, and of libraries whose estimators behave as its do; converted by skl2onnx."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pandas as pd
 import sklearn
-from onnx import TensorProto, helper, numpy_helper
-from skl2onnx import convert_sklearn
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
-from sklearn.compose import ColumnTransformer
-from sklearn.pipeline import Pipeline
+from sklearn.base import is_classifier, is_outlier_detector, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import PROBABILITY, Datatype, Signature, SourceFacts, Task, TensorSpec
+from tidegate.packaging.manifest import (
+    PREDICTION,
+    PROBABILITIES,
+    PROBABILITY,
+    Datatype,
+    SourceFacts,
+    Task,
+    TensorSpec,
+)
+from tidegate.packaging.sources.sklearn_graph import closest_graph
 from tidegate.packaging.sources.source import Array
-
-_CONVERTER_TYPES = {"BYTES": StringTensorType, "INT64": Int64TensorType, "FP32": FloatTensorType}
-_ONNX_TYPES = {"BYTES": TensorProto.STRING, "INT64": TensorProto.INT64, "FP32": TensorProto.FLOAT}
-_OPSET = {"": 18, "ai.onnx.ml": 3}
 
 
 class SklearnModel:
-    """A fitted scikit-learn classifier of two classes, or a pipeline that ends in one."""
+    """A fitted classifier with probabilities, or a regressor, that takes rows of columns: an estimator, or a pipeline."""
 
-    task: Task = "binary-classification"
-    classes: tuple[str, ...] = ()
+    def __init__(self, model: Any, name: str, *, facts: SourceFacts | None = None) -> None:
+        """Check what the model is.
 
-    def __init__(self, model: Any, name: str) -> None:
-        """Check that the model is fitted; raises PackageError if it is not, or not a classifier of classes 0 and 1."""
-        _check_classifier(model, name)
+        Args:
+            model: The fitted model; of a search the best estimator is taken.
+            name: For messages.
+            facts: What to say the model is, if it is not scikit-learn's.
+
+        Raises:
+            PackageError: The model is not fitted, or neither a classifier with probabilities nor a regressor.
+        """
+        model = getattr(model, "best_estimator_", model)
         self._model, self._name = model, name
-        self.facts = SourceFacts(framework="scikit-learn", version=sklearn.__version__, kind=type(model).__name__)
+        self.facts = facts or SourceFacts(framework="scikit-learn", version=sklearn.__version__, kind=_kind(model))
+        self.task, self.classes = _task_and_classes(model, name)
         self.columns = tuple(str(column) for column in getattr(model, "feature_names_in_", ()))
 
     def accept(self, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-        """Return the inputs as they are; raises PackageError if a column that the model reads is not among them."""
+        """Return the inputs with integers as INT64 and floats as FP32; raises PackageError if the model cannot take them."""
         given = [spec.name for spec in inputs]
         for column in self.columns:
             if column not in given:
                 raise PackageError(f"model {self._name}: it reads column {column!r}, which is not among {', '.join(given)}")
-        return tuple(inputs)
+        tensors = [spec for spec in inputs if spec.shape != (-1, 1)]
+        if tensors and (len(inputs) > 1 or len(tensors[0].shape) != 2 or tensors[0].datatype == "BYTES"):
+            raise PackageError(
+                f"model {self._name}: input {tensors[0].name!r} holds tensors of shape {list(tensors[0].shape[1:])}; "
+                "it takes columns of single values, or one column of equally long lists of numbers"
+            )
+        self._check_count(inputs)
+        return tuple(msgspec.structs.replace(spec, datatype=_own_datatype(spec.datatype)) for spec in inputs)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the probability of class 1, float32 of shape [n]; raises PackageError if the model refuses the rows."""
-        frame = pd.DataFrame({column: inputs[column].reshape(-1) for column in self.columns or inputs})
+        """Return the probability of class 1, the probabilities, or the predictions, float32; raises PackageError if refused."""
         try:
-            probabilities = np.asarray(self._model.predict_proba(frame))
+            rows = self._rows(inputs)
+            answer = self._model.predict(rows) if self.task == "regression" else self._model.predict_proba(rows)
         except Exception as error:  # a source model raises whatever its steps raise
             reason = " ".join(str(error).split())
             raise PackageError(f"model {self._name}: it cannot predict the given rows: {reason[:300]}") from error
-        return {PROBABILITY: probabilities[:, 1].astype(np.float32)}
+        scores = np.asarray(answer, dtype=np.float32)
+        if self.task == "binary-classification":
+            return {PROBABILITY: scores[:, 1]}
+        if self.task == "multiclass-classification":
+            return {PROBABILITIES: scores}
+        return {PREDICTION: scores.reshape(len(scores)) if scores.size == len(scores) else scores}
 
     def to_onnx(self, inputs: Sequence[TensorSpec], example: Mapping[str, Array]) -> onnx.ModelProto:
-        """Return the ONNX graph; raises PackageError if skl2onnx has no converter for a part of the model."""
-        signature = Signature(inputs=tuple(inputs), outputs=())
-        converted = _convert(_reading_columns(self._model, signature), signature, self._name)
-        return _with_one_output(_with_exact_inputs(converted, signature))
+        """Return the graph that agrees best with `predict` on the example; raises PackageError if a part has no converter."""
+        return closest_graph(self._model, self._name, self.task, tuple(inputs), example, self.predict(example))
 
-
-def _check_classifier(model: Any, name: str) -> None:
-    if not callable(getattr(model, "predict_proba", None)):
-        raise PackageError(f"model {name}: {type(model).__name__} has no predict_proba; a probabilistic classifier is needed")
-    try:
-        classes = np.asarray(model.classes_).tolist()
-    except AttributeError:
-        raise PackageError(f"model {name}: {type(model).__name__} is not fitted (no classes_); fit it first") from None
-    if classes != [0, 1]:
-        raise PackageError(f"model {name}: its classes are {classes}; [0, 1] is needed")
-
-
-def _reading_columns(model: Any, signature: Signature) -> Any:
-    """Put a step in front of a model without a ColumnTransformer that joins the columns; the converter needs one."""
-    if any(isinstance(step, ColumnTransformer) for _, step in getattr(model, "steps", ())):
-        return model
-    names = [spec.name for spec in signature.inputs]
-    names = list(getattr(model, "feature_names_in_", names))
-    joiner = ColumnTransformer([("columns", "passthrough", names)])
-    joiner.fit(pd.DataFrame({column: np.zeros(1, dtype=np.float32) for column in names}))
-    return Pipeline([("columns", joiner), ("model", model)])
-
-
-def _convert(model: Any, signature: Signature, name: str) -> onnx.ModelProto:
-    """Convert with the inputs' own types; where the converter cannot mix integers and floats, with floats alone."""
-    integers = any(spec.datatype == "INT64" for spec in signature.inputs)
-    attempts: list[dict[str, Datatype]] = [{}, {"INT64": "FP32"}] if integers else [{}]
-    failure: Exception | None = None
-    for substitute in attempts:
-        types = [
-            (spec.name, _CONVERTER_TYPES[substitute.get(spec.datatype, spec.datatype)]([None, 1])) for spec in signature.inputs
-        ]
-        try:
-            return convert_sklearn(
-                model, name=name, initial_types=types, options={id(model): {"zipmap": False}}, target_opset=_OPSET
+    def _check_count(self, inputs: Sequence[TensorSpec]) -> None:
+        wanted = getattr(self._model, "n_features_in_", None)
+        width = sum(max(1, spec.shape[1]) for spec in inputs)
+        if not self.columns and wanted is not None and width != wanted:
+            raise PackageError(
+                f"model {self._name}: it was fitted on {wanted} columns without names, but the sample has {width} "
+                f"({', '.join(spec.name for spec in inputs)}); give exactly its columns, in its order"
             )
-        except Exception as error:  # the converter raises whatever its parts raise
-            failure = error
-    reason = " ".join(str(failure).split())
-    raise PackageError(f"model {name}: skl2onnx cannot convert it: {reason[:300]}") from failure
+
+    def _rows(self, inputs: Mapping[str, Array]) -> Any:
+        """Return rows as the model was fitted: by name in a data frame, or without names by place."""
+        if self.columns:
+            return pd.DataFrame({column: inputs[column].reshape(-1) for column in self.columns})
+        matrices = [array.reshape(len(array), -1) for array in inputs.values()]
+        if any(array.dtype == object for array in matrices):
+            return pd.DataFrame({place: array.reshape(-1) for place, array in enumerate(matrices)})
+        return np.concatenate(matrices, axis=1)
 
 
-def _with_exact_inputs(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
-    """Make every input of the signature a graph input of its own datatype; integers are cast where floats are read."""
-    graph = model.graph
-    given = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    casts = [spec for spec in signature.inputs if spec.datatype == "INT64" and given.get(spec.name) == TensorProto.FLOAT]
-    _rename_reads(graph.node, {spec.name: _as_float(spec) for spec in casts})
-    for spec in reversed(casts):
-        graph.node.insert(
-            0, helper.make_node("Cast", [spec.name], [_as_float(spec)], f"cast {spec.name}", to=TensorProto.FLOAT)
-        )
-    del graph.input[:]
-    graph.input.extend(
-        helper.make_tensor_value_info(spec.name, _ONNX_TYPES[spec.datatype], [None, 1]) for spec in signature.inputs
-    )
-    return model
+def _own_datatype(datatype: Datatype) -> Datatype:
+    if datatype == "BYTES":
+        return datatype
+    return "FP32" if datatype.startswith("FP") else "INT64"
 
 
-def _with_one_output(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Keep column 1 of the probabilities as the only output, and no node that serves another."""
-    graph = model.graph
-    probabilities = graph.output[1].name
-    graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), "class_1"))
-    graph.node.append(helper.make_node("Gather", [probabilities, "class_1"], [PROBABILITY], "take class 1", axis=1))
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(PROBABILITY, TensorProto.FLOAT, [None]))
-    _drop_unused(graph)
-    onnx.checker.check_model(model)
-    return model
+def _kind(model: Any) -> str:
+    steps = getattr(model, "steps", None)
+    return f"{type(model).__name__}({_kind(steps[-1][1])})" if steps else type(model).__name__
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+def _task_and_classes(model: Any, name: str) -> tuple[Task, tuple[str, ...]]:
+    _check_fitted(model, name)
+    if callable(getattr(model, "predict_proba", None)):
+        return _classification(model, name)
+    reason = _why_not(model)
+    if reason:
+        raise PackageError(f"model {name}: {_kind(model)} {reason}")
+    return "regression", ()
 
 
-def _rename_reads(nodes: Iterable[onnx.NodeProto], names: dict[str, str]) -> None:
-    for node in nodes:
-        for position, name in enumerate(node.input):
-            node.input[position] = names.get(name, name)
+def _check_fitted(model: Any, name: str) -> None:
+    try:
+        if hasattr(model, "fit"):
+            check_is_fitted(model)
+        if callable(getattr(model, "predict_proba", None)):
+            _ = model.classes_
+    except (NotFittedError, AttributeError):
+        raise PackageError(f"model {name}: {_kind(model)} is not fitted; fit it first") from None
 
 
-def _as_float(spec: TensorSpec) -> str:
-    return f"{spec.name} as float"
+def _classification(model: Any, name: str) -> tuple[Task, tuple[str, ...]]:
+    if isinstance(model.classes_, list):
+        raise PackageError(f"model {name}: it classifies {len(model.classes_)} targets at once; package a model of each")
+    classes = np.asarray(model.classes_).tolist()
+    if len(classes) < 2:
+        raise PackageError(f"model {name}: its classes are {classes}; at least two are needed")
+    numbered = classes == list(range(len(classes)))
+    names = () if numbered else tuple(str(label) for label in classes)
+    return ("binary-classification" if len(classes) == 2 else "multiclass-classification"), names
+
+
+def _why_not(model: Any) -> str:
+    """Return why a model without probabilities cannot be packaged, with the way out; empty for a regressor."""
+    try:
+        if is_classifier(model):
+            return "has no predict_proba; wrap it in CalibratedClassifierCV, or fit a classifier with probabilities"
+        if is_outlier_detector(model):
+            return "detects outliers; only classifiers and regressors are packaged"
+        if is_regressor(model):
+            return ""
+    except AttributeError:  # not an estimator of scikit-learn's kind
+        return "has no predict_proba; a fitted classifier or regressor is needed"
+    return "is neither a classifier with predict_proba nor a regressor; only these are packaged"

@@ -1,0 +1,274 @@
+"""Converts an estimator of scikit-learn's kind to ONNX: one graph input a column, standard outputs, and as exact as it gets."""
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import convert_sklearn, update_registered_converter
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
+from skl2onnx.common.shape_calculator import (
+    calculate_linear_classifier_output_shapes,
+    calculate_linear_regressor_output_shapes,
+)
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
+
+from tidegate.errors import PackageError
+from tidegate.packaging.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
+from tidegate.packaging.session import open_session
+from tidegate.packaging.sources import forests, histogram_boosting
+from tidegate.packaging.sources.sklearn_parts import known_wrong, parts, readable
+from tidegate.packaging.sources.source import Array
+
+_CONVERTER_TYPES = {
+    "BYTES": StringTensorType,
+    "INT64": Int64TensorType,
+    "FP32": FloatTensorType,
+    "FP64": DoubleTensorType,
+}
+_ONNX_TYPES = {"BYTES": TensorProto.STRING, "INT64": TensorProto.INT64, "FP32": TensorProto.FLOAT}
+_OPSET = {"": 18, "ai.onnx.ml": 3}
+_TOLERANCE = 1e-5  # absolute and relative: what 32-bit arithmetic may differ by
+
+Reading = dict[Datatype, Datatype]  # as what datatype the converted graph reads an input's own
+
+
+def closest_graph(
+    model: Any,
+    name: str,
+    task: Task,
+    inputs: tuple[TensorSpec, ...],
+    example: Mapping[str, Array],
+    expected: Mapping[str, Array],
+) -> onnx.ModelProto:
+    """Return the graph whose outputs lie nearest to the model's own on the example.
+
+    The inputs are read as they are; where that fails or is not exact, integers as 32-bit floats; and where that is not exact
+    either, as with large integers or with values next to a tree's split, all numbers as 64-bit floats. So speed is given up
+    only for exactness. See https://onnx.ai/sklearn-onnx/auto_tutorial/plot_ebegin_float_double.html.
+
+    Raises:
+        PackageError: skl2onnx has no converter for a part of the model; the message names it.
+    """
+    _register_boosters(model)
+    scores = expected[SCORE_OUTPUTS[task]]
+    targets = scores.shape[1] if scores.ndim > 1 else None
+    closest, smallest = None, np.inf
+    failure: Exception | None = None
+    for reading in _readings(inputs):
+        try:
+            graph = _with_standard_output(_converted(model, name, task, inputs, reading), task, targets)
+            gap = _gap(graph, example, expected)
+        except PackageError as error:
+            failure = failure or error
+            if error.__cause__ is None:
+                raise
+            continue
+        if gap < smallest:
+            closest, smallest = graph, gap
+        if gap == 0:
+            break
+    if closest is None:
+        raise PackageError(str(failure)) from failure
+    if smallest > 0 and known_wrong(model):
+        raise PackageError(f"model {name}: its graph disagrees on {smallest:.1%} of the sample's rows: {known_wrong(model)}")
+    return closest
+
+
+def _readings(inputs: Sequence[TensorSpec]) -> Iterator[Reading]:
+    kinds = {spec.datatype for spec in inputs}
+    yield {}
+    if "INT64" in kinds:
+        yield {"INT64": "FP32"}
+    if kinds & {"INT64", "FP32"}:
+        yield {"INT64": "FP64", "FP32": "FP64"}
+
+
+def _gap(graph: onnx.ModelProto, example: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    """Return the share of outputs that lie further from the expected than the tolerance, or infinity without a likeness."""
+    session = open_session(graph.SerializeToString(), Runtime())
+    names = list(expected)
+    try:
+        found = session.run(names, dict(example))
+    except Exception as error:  # ONNX Runtime raises its own kinds of errors
+        raise PackageError(f"the converted graph cannot run: {' '.join(str(error).split())[:300]}") from error
+    shares = [0.0]
+    for name, array in zip(names, found, strict=True):
+        if array.shape != expected[name].shape:
+            return float(np.finfo(np.float64).max)
+        near = np.isclose(array, expected[name], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+        shares.append(1 - float(near.mean()))
+    return max(shares)
+
+
+def _converted(
+    model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...], reading: Mapping[Datatype, Datatype]
+) -> onnx.ModelProto:
+    types = [
+        (spec.name, _CONVERTER_TYPES[reading.get(spec.datatype, spec.datatype)]([None, *spec.shape[1:]])) for spec in inputs
+    ]
+    whole = _reading_columns(readable(model), inputs)
+    options = None if task == "regression" else {id(whole): {"zipmap": False}}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = convert_sklearn(
+                whole,
+                name=_graph_name(name),
+                initial_types=types,
+                options=options,
+                target_opset=_OPSET,
+                custom_conversion_functions=forests.converters() | histogram_boosting.converters(),
+            )
+    except PackageError as error:
+        raise PackageError(f"model {name}: {error}") from None
+    except Exception as error:  # the converter raises whatever its parts raise
+        raise PackageError(f"model {name}: {_why_unconvertible(error)}") from error
+    return _with_exact_inputs(graph, inputs)
+
+
+def _graph_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "model"
+
+
+def _why_unconvertible(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    part = re.search(r"type '<class '([\w.]+)'>'", reason)
+    if part and "Unable to find" in reason:
+        return (
+            f"skl2onnx cannot convert it: it has no converter for {part[1].rsplit('.', 1)[-1]}; "
+            "replace that part by one that it has (https://onnx.ai/sklearn-onnx/supported.html)"
+        )
+    if ("StringTensorType" in reason and "wrong type" in reason) or "Unable to find column name" in reason:
+        return (
+            "skl2onnx cannot convert it: columns by name, or of text, reach a part that reads numbers; "
+            "choose and encode them in a ColumnTransformer that is the first step of one Pipeline around the whole model"
+        )
+    return f"skl2onnx cannot convert it: {reason[:300] or type(error).__name__}"
+
+
+def _reading_columns(model: Any, inputs: tuple[TensorSpec, ...]) -> Any:
+    """Put a step in front of a model that reads one matrix, which joins the columns."""
+    if isinstance(model, ColumnTransformer) or any(
+        isinstance(step, ColumnTransformer) for _, step in getattr(model, "steps", ())[:1]
+    ):
+        return model
+    names = [spec.name for spec in inputs]
+    names = [str(column) for column in getattr(model, "feature_names_in_", names)]
+    if len(inputs) == 1:
+        return model
+    joiner = ColumnTransformer([("columns", "passthrough", names)])
+    joiner.fit(pd.DataFrame({column: np.zeros(1, dtype=np.float32) for column in names}))
+    return Pipeline([("columns", joiner), ("model", model)])
+
+
+def _register_boosters(model: Any) -> None:
+    """Make skl2onnx know the classes of XGBoost and LightGBM, if the model has one of them as a part."""
+    found = list(parts(model))
+    libraries = {type(part).__module__.split(".")[0] for part in found}
+    converters: dict[type, tuple[bool, Any]] = {}
+    if "xgboost" in libraries:
+        from tidegate.packaging.sources import xgboost_model
+
+        converters |= xgboost_model.converters()
+    if "lightgbm" in libraries or any(type(part).__name__.startswith("Booster") for part in found):
+        from tidegate.packaging.sources import lightgbm_model
+
+        converters |= lightgbm_model.converters()
+    for kind, (classifies, convert) in converters.items():
+        update_registered_converter(
+            kind,
+            f"Tidegate{kind.__name__}",
+            calculate_linear_classifier_output_shapes if classifies else calculate_linear_regressor_output_shapes,
+            convert,
+            options=_options(kind) if classifies else None,
+        )
+
+
+def _options(kind: type) -> dict[str, list[bool | str]]:
+    """Return the options of a classifier's converter; where it has raw scores, CalibratedClassifierCV asks for them."""
+    options: dict[str, list[bool | str]] = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
+    return {**options, "raw_scores": [True, False]} if hasattr(kind, "decision_function") else options
+
+
+def _with_exact_inputs(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
+    """Make every input of the signature a graph input of its own datatype, cast to what the graph reads."""
+    graph = model.graph
+    read_as = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    casts = [spec for spec in inputs if read_as.get(spec.name, _ONNX_TYPES[spec.datatype]) != _ONNX_TYPES[spec.datatype]]
+    _rename_reads(graph.node, {spec.name: f"{spec.name} cast" for spec in casts})
+    for spec in reversed(casts):
+        cast = helper.make_node("Cast", [spec.name], [f"{spec.name} cast"], f"cast {spec.name}", to=read_as[spec.name])
+        graph.node.insert(0, cast)
+    del graph.input[:]
+    graph.input.extend(
+        helper.make_tensor_value_info(
+            spec.name, _ONNX_TYPES[spec.datatype], [None, *(size if size > 0 else None for size in spec.shape[1:])]
+        )
+        for spec in inputs
+    )
+    return model
+
+
+def _with_standard_output(model: onnx.ModelProto, task: Task, targets: int | None) -> onnx.ModelProto:
+    """Keep the task's output alone, under its standard name, in 32 bits, and no node that serves another.
+
+    `targets` is the length of its second axis, or None if it has none.
+    """
+    graph, output = model.graph, SCORE_OUTPUTS[task]
+    scores = graph.output[0 if task == "regression" else 1].name
+    graph.node.append(helper.make_node("Cast", [scores], ["scores of all"], "cast scores", to=TensorProto.FLOAT))
+    if task == "binary-classification":
+        graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), "class 1"))
+        graph.node.append(helper.make_node("Gather", ["scores of all", "class 1"], ["scores"], "take class 1", axis=1))
+    else:
+        shape = np.asarray([-1] if targets is None else [-1, targets], dtype=np.int64)
+        graph.initializer.append(numpy_helper.from_array(shape, "shape of scores"))
+        graph.node.append(helper.make_node("Reshape", ["scores of all", "shape of scores"], ["scores"], "shape scores"))
+    _rename_values(graph, {output: f"{output} inside", "scores": output})
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, *([targets] if targets else [])]))
+    _drop_unused(graph)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_reads(node))
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
+
+
+def _rename_reads(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    for node in nodes:
+        for position, name in enumerate(node.input):
+            node.input[position] = names.get(name, name)
+        for attribute in node.attribute:
+            _rename_reads(attribute.g.node, names)
+
+
+def _rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    _rename_reads(graph.node, names)
+    for node in graph.node:
+        for position, name in enumerate(node.output):
+            node.output[position] = names.get(name, name)
