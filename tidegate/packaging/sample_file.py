@@ -57,6 +57,10 @@ def _check(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             raise DataError(f"{path}: array {name!r} is {array.dtype}; numbers, booleans or text (dtype U) are needed")
         if array.ndim == 0:
             raise DataError(f"{path}: array {name!r} is a single value; its first axis must be the rows")
+        if array.size == 0:
+            raise DataError(
+                f"{path}: array {name!r} has shape {list(array.shape)} and so holds no rows; at least one is needed"
+            )
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in rows.items())

@@ -115,8 +115,8 @@ def test_the_named_output_is_taken_and_the_others_are_dropped() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        pytest.param({"task": "regression", "activation": "softmax"}, "--activation softmax makes no regression; give none", id="task"),
-        pytest.param({"task": "multiclass-classification", "activation": "sigmoid"}, "give none or softmax", id="sigmoid of many"),
+        pytest.param({"task": "regression", "activation": "softmax"}, "softmax makes no regression; give none", id="regression"),
+        pytest.param({"task": "multiclass-classification", "activation": "sigmoid"}, "give none or softmax", id="sigmoid"),
         pytest.param({"task": "tensors"}, "its outputs stay as they are", id="tensors"),
     ],
 )  # fmt: skip
