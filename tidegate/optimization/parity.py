@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import OptimizationError
+from tidegate.optimization.output_size import output_size
 from tidegate.optimization.records import OutputParity
 from tidegate.packaging.golden import Golden
 from tidegate.packaging.manifest import SCORE_OUTPUTS, Precision, Task, Verdict
@@ -79,8 +80,9 @@ def measure_parity(
 ) -> tuple[OutputParity, ...]:
     """Compare every output with the source model's, element by element.
 
-    The error of a number is held to `max_absolute + max_relative * |expected|`, as numpy's `allclose` does, so a zero has a
-    tolerance too. A NaN or infinity on one side only is infinitely far. Integers, booleans and text are equal or not.
+    The error of a number is held to `max_absolute * size + max_relative * |expected|`, so a zero has a tolerance too; the size
+    is the output's (`tidegate.optimization.output_size`), of a probability 1. A NaN or infinity on one side only is infinitely
+    far. Integers, booleans and text are equal or not.
 
     Args:
         golden: The source model's inputs and outputs.
@@ -99,8 +101,15 @@ def measure_parity(
     score = SCORE_OUTPUTS.get(task)
     found = []
     for name in golden.outputs:
-        flips = _flips_of(task, 0.5 if threshold is None else threshold) if name == score else None
-        found.append(_compare(name, golden, replay, gate.tolerance(name, precision), flips))
+        comparison = _Comparison(
+            name=name,
+            expected=golden.outputs[name][replay.rows],
+            replay=replay,
+            allowed=gate.tolerance(name, precision),
+            size=output_size(name, golden.outputs[name], task) if _is_float(golden.outputs[name]) else np.asarray(1.0),
+            flips=_flips_of(task, 0.5 if threshold is None else threshold) if name == score else None,
+        )
+        found.append(comparison.result())
     return tuple(found)
 
 
@@ -171,23 +180,76 @@ def _misfit(parts: Sequence[Array], batches: Sequence[NDArray[np.int64]]) -> str
     return ""
 
 
-def _compare(name: str, golden: Golden, replay: Replay, allowed: Tolerance, flips: "_Flips | None") -> OutputParity:
-    problem = replay.misfits.get(name, "") if name not in replay.outputs else ""
-    if name not in replay.outputs:
-        return _incomparable(name, problem or "the graph has no such output")
-    expected, found = golden.outputs[name][replay.rows], replay.outputs[name]
-    if found.shape != expected.shape:
-        given, wanted = list(found.shape[1:]), list(expected.shape[1:])
-        return _incomparable(name, f"shape {given} a row where the source model gives {wanted}")
-    if _kind(found) != _kind(expected):
-        return _incomparable(name, f"{_kind(found)} where the source model gives {_kind(expected)}")
-    if _kind(expected) != "floating-point numbers":
-        return _exact(name, expected, found, replay)
-    return _within(name, expected.astype(np.float64), found.astype(np.float64), replay, allowed, flips)
+_Flips = Callable[[Array, Array], NDArray[np.bool_]]
 
 
-def _incomparable(name: str, problem: str) -> OutputParity:
-    return OutputParity(output=name, max_absolute=None, max_relative=None, of_tolerance=None, problem=problem)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """One output of the source model beside the graph's."""
+
+    name: str
+    expected: Array
+    replay: Replay
+    allowed: Tolerance
+    size: Array
+    flips: _Flips | None
+
+    def result(self) -> OutputParity:
+        problem = self._problem()
+        if problem:
+            return self._parity(problem=problem)
+        return self._within() if _is_float(self.expected) else self._exact()
+
+    def _problem(self) -> str:
+        if self.name not in self.replay.outputs:
+            return self.replay.misfits.get(self.name, "the graph has no such output")
+        found, expected = self.replay.outputs[self.name], self.expected
+        if found.shape != expected.shape:
+            return f"shape {list(found.shape[1:])} a row where the source model gives {list(expected.shape[1:])}"
+        if _kind(found) != _kind(expected):
+            return f"{_kind(found)} where the source model gives {_kind(expected)}"
+        return ""
+
+    def _exact(self) -> OutputParity:
+        differs = (self.replay.outputs[self.name] != self.expected).reshape(len(self.expected), -1)
+        worst = self._described(int(differs.argmax())) if differs.any() else ""
+        return self._parity(differing=float(differs.any(axis=1).mean()), worst=worst)
+
+    def _within(self) -> OutputParity:
+        expected, found = self.expected.astype(np.float64), self.replay.outputs[self.name].astype(np.float64)
+        if expected.size == 0:
+            return self._parity(max_absolute=0.0, max_relative=0.0, of_tolerance=0.0)
+        magnitude = np.abs(expected)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            error = np.where((found == expected) | (np.isnan(found) & np.isnan(expected)), 0.0, np.abs(found - expected))
+            error = np.nan_to_num(error, nan=np.inf, posinf=np.inf)
+            # An infinite expectation allows no error; without this it would allow any.
+            of_value = self.allowed.max_relative * np.where(np.isfinite(magnitude), magnitude, 0.0)
+            share = np.where(error == 0, 0.0, error / (self.allowed.max_absolute * self.size + of_value))
+            relative = np.where(error == 0, 0.0, error / magnitude)[magnitude > 0]
+        worst = int(share.argmax())
+        return self._parity(
+            max_absolute=_finite(error.max()),
+            max_relative=_finite(relative.max(initial=0.0)),
+            of_tolerance=_finite(share.flat[worst]),
+            flip_rate=None if self.flips is None else float(self.flips(expected, found).mean()),
+            worst=self._described(worst) if share.flat[worst] > 0 else "",
+            size=float(np.broadcast_to(self.size, expected.shape).flat[worst]),
+        )
+
+    def _described(self, element: int) -> str:
+        answer = element // (self.expected.size // len(self.expected))
+        row, batch = int(self.replay.rows[answer]), int(self.replay.batches[answer])
+        given, wanted = (array.reshape(-1)[element] for array in (self.replay.outputs[self.name], self.expected))
+        return f"golden row {row} in a batch of {batch}: {_shown(given)} where the source model gives {_shown(wanted)}"
+
+    def _parity(self, **found: Any) -> OutputParity:
+        nothing = {"max_absolute": None, "max_relative": None, "of_tolerance": None}
+        return OutputParity(output=self.name, **(nothing | found))
+
+
+def _is_float(array: Array) -> bool:
+    return _kind(array) == "floating-point numbers"
 
 
 def _kind(array: Array) -> str:
@@ -195,45 +257,11 @@ def _kind(array: Array) -> str:
     return kinds.get(array.dtype.kind, "floating-point numbers")
 
 
-def _exact(name: str, expected: Array, found: Array, replay: Replay) -> OutputParity:
-    differs = (found != expected).reshape(len(expected), -1)
-    worst = _described(expected, found, replay, int(differs.argmax())) if differs.any() else ""
-    share = float(differs.any(axis=1).mean())
-    return OutputParity(output=name, max_absolute=None, max_relative=None, of_tolerance=None, differing=share, worst=worst)
-
-
-def _within(
-    name: str, expected: Array, found: Array, replay: Replay, allowed: Tolerance, flips: "_Flips | None"
-) -> OutputParity:
-    if expected.size == 0:
-        return OutputParity(output=name, max_absolute=0.0, max_relative=0.0, of_tolerance=0.0)
-    size = np.abs(expected)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        error = np.where((found == expected) | (np.isnan(found) & np.isnan(expected)), 0.0, np.abs(found - expected))
-        error = np.nan_to_num(error, nan=np.inf, posinf=np.inf)
-        # An infinite expectation allows no error; without this it would allow any.
-        tolerance = allowed.max_absolute + allowed.max_relative * np.where(np.isfinite(size), size, 0.0)
-        share = np.where(error == 0, 0.0, error / tolerance)
-        relative = np.where(error == 0, 0.0, error / size)[size > 0]
-    worst = int(share.argmax())
-    return OutputParity(
-        output=name,
-        max_absolute=_finite(error.max()),
-        max_relative=_finite(relative.max(initial=0.0)),
-        of_tolerance=_finite(share.flat[worst]),
-        flip_rate=None if flips is None else float(flips(expected, found).mean()),
-        worst=_described(expected, found, replay, worst) if share.flat[worst] > 0 else "",
-    )
-
-
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-_Flips = Callable[[Array, Array], NDArray[np.bool_]]
-
-
-def _flips_of(task: Task, threshold: float) -> "_Flips | None":
+def _flips_of(task: Task, threshold: float) -> _Flips | None:
     """Return what tells which rows change their class; rows that had no class of their own, being tied, do not count."""
 
     def of_binary(expected: Array, found: Array) -> NDArray[np.bool_]:
@@ -252,19 +280,15 @@ def _flips_of(task: Task, threshold: float) -> "_Flips | None":
     return {"binary-classification": of_binary, "multiclass-classification": of_multiclass}.get(task)
 
 
-def _described(expected: Array, found: Array, replay: Replay, element: int) -> str:
-    answer = element // (expected.size // len(expected))
-    row, batch = int(replay.rows[answer]), int(replay.batches[answer])
-    given, wanted = found.reshape(-1)[element], expected.reshape(-1)[element]
-    return f"golden row {row} in a batch of {batch}: {_shown(given)} where the source model gives {_shown(wanted)}"
-
-
 def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else repr(str(value))[:80] if isinstance(value, str) else str(value)
+    if isinstance(value, float | np.floating):
+        return f"{value:.6g}"
+    return repr(str(value))[:80] if isinstance(value, str) else str(value)
 
 
 def _error_in_words(output: OutputParity, allowed: Tolerance) -> str:
-    bound = f"allowed {allowed.max_absolute:g} + {allowed.max_relative:g} of the value"
+    sized = "" if output.size == 1 else f" of the output's size, {output.size:.3g},"
+    bound = f"allowed {allowed.max_absolute:g}{sized} + {allowed.max_relative:g} of the value"
     if not output.worst:
         return f"no difference at all; {bound}"
     largest = "without end" if output.max_absolute is None else f"{output.max_absolute:.3g} at most"

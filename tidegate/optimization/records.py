@@ -48,6 +48,7 @@ class OutputParity(_Record, frozen=True, kw_only=True):
     differing: float | None = None  # share of rows that differ; only of an output of integers, booleans or text
     worst: str = ""  # the golden row that lies farthest off, in words; empty if none is off
     problem: str = ""  # why the output cannot be compared at all, such as another shape
+    size: float = 1.0  # what `max_absolute` of the gate is a share of: a typical magnitude of the output, 1 of a probability
 
 
 class Accuracy(_Record, frozen=True, kw_only=True):

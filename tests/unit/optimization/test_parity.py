@@ -249,12 +249,11 @@ def test_shuffled_classes_are_caught() -> None:
     ],
 )
 def test_errors(expected: Any, found: Any, absolute: float | None, relative: float | None, of_tolerance: float | None) -> None:
-    parity = measured(expected, found)
+    parity = measured(expected, found, task="binary-classification", name="probability")
 
     assert parity.max_absolute == (absolute and pytest.approx(absolute, rel=1e-3))
     assert parity.max_relative == (relative and pytest.approx(relative, rel=1e-3))
     assert parity.of_tolerance == (of_tolerance and pytest.approx(of_tolerance, rel=1e-3))
-    assert parity.flip_rate is None
 
 
 def test_without_any_tolerance_only_the_same_numbers_pass() -> None:
@@ -314,6 +313,33 @@ def test_changed_classes(expected: Any, found: Any, threshold: float | None, rat
 @pytest.mark.parametrize("task", ["regression", "tensors"])
 def test_numbers_that_are_no_scores_have_no_class(task: Task) -> None:
     assert measured([0.4], [0.6], task=task, name="prediction").flip_rate is None
+
+
+# Outputs that are no probabilities
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(("error", "passed"), [(0.04, True), (0.2, False)])
+def test_the_unit_of_an_output_does_not_matter(unit: float, error: float, passed: bool) -> None:
+    rng = np.random.default_rng(0)
+    expected = rng.normal(size=(200, 8))
+    parity = measured(unit * expected, unit * (expected + error * np.sign(expected)), precision="int8")
+
+    (verdict,) = judge_parity("m", [parity], GATE, "int8", 200)
+
+    assert verdict.passed == passed
+    assert parity.size == pytest.approx(unit * np.median(np.abs(expected).max(axis=1)))
+    assert f"allowed 0.05 of the output's size, {parity.size:.3g}, + 0.05 of the value" in verdict.note
+
+
+def test_each_target_of_a_regression_has_a_size_of_its_own() -> None:
+    expected = np.array([[1e6, 1e-3], [2e6, 2e-3], [3e6, 3e-3]])
+    found = np.add(expected, [0, 1e-3])
+
+    parity = measured(expected, found, task="regression", name="prediction", precision="int8")
+
+    assert parity.size == 2e-3
+    assert not judge_parity("m", [parity], GATE, "int8", 3)[0].passed
 
 
 # What cannot be compared
@@ -452,7 +478,7 @@ def test_what_passes_is_what_numpy_calls_close(
     gate = ParityGate(full=Tolerance(max_absolute=absolute, max_relative=relative, max_flip_rate=0))
     found = np.add(expected, errors[: len(expected)])
 
-    parity = measured(expected, found, gate=gate)
+    parity = measured(expected, found, gate=gate, task="binary-classification", name="probability")
 
     close = np.allclose(found, expected, rtol=relative, atol=absolute)
     share = parity.of_tolerance

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import PackageError
+from tidegate.optimization.output_size import output_size
 from tidegate.packaging.golden import Golden, read_golden
 from tidegate.packaging.manifest import GOLDEN_NAME, Manifest, Runtime
 from tidegate.packaging.package import read_manifest
@@ -38,7 +39,15 @@ class GoldenSample:
             found = GraphSession.of_graph(graph, self.runtime, self.manifest).run(self.golden.inputs)
         except PackageError:
             return False
-        return agree(self.golden.outputs, found, max_absolute=self.max_absolute, max_relative=self.max_relative)
+        expected, found = self._by_size(self.golden.outputs), self._by_size(found)
+        return agree(expected, found, max_absolute=self.max_absolute, max_relative=self.max_relative)
+
+    def _by_size(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return outputs as shares of their sizes, in which the parity gate counts absolute errors."""
+        return {
+            name: outputs[name] / output_size(name, array, self.manifest.task) if array.dtype.kind == "f" else outputs[name]
+            for name, array in self.golden.outputs.items()
+        }
 
 
 def agree(expected: Mapping[str, Array], found: Mapping[str, Array], *, max_absolute: float, max_relative: float) -> bool:
