@@ -94,42 +94,17 @@ def observe_ranges(
 
 def activations(model: onnx.ModelProto, value: str, batches: Sequence[Mapping[str, Array]]) -> NDArray[np.float64]:
     """Return what a float value of a graph is on every row of the batches, all axes before the last one made one."""
-    found = [outputs[value] for outputs in _observed(model, [value], batches)]
-    return np.concatenate([array.reshape(-1, array.shape[-1]) for array in found]).astype(np.float64)
-
-
-def magnitudes(model: onnx.ModelProto, values: Iterable[str], batches: Sequence[Mapping[str, Array]]) -> dict[str, float]:
-    """Return the largest magnitude that each float value of a graph, or each of its weights, has on the batches' rows."""
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    wanted = sorted(set(values))
-    largest = {name: _largest(onnx.numpy_helper.to_array(weights[name])) for name in wanted if name in weights}
-    for outputs in _observed(model, [name for name in wanted if name not in weights], batches):
-        for name, array in outputs.items():
-            largest[name] = max(largest.get(name, 0.0), _largest(array))
-    return largest
-
-
-def _largest(array: Array) -> float:
-    return float(np.nan_to_num(np.abs(array), nan=0.0).max(initial=0.0))
-
-
-def _observed(
-    model: onnx.ModelProto, values: Sequence[str], batches: Sequence[Mapping[str, Array]]
-) -> Iterator[dict[str, Array]]:
-    """Yield the named float values, which need not be outputs of the graph, for each batch."""
     import onnxruntime as ort
 
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
-    known = {output.name for output in observed.graph.output}
-    observed.graph.output.extend(
-        onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None) for value in values if value not in known
-    )
+    if value not in {output.name for output in observed.graph.output}:
+        observed.graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    for batch in batches:
-        yield dict(zip(values, session.run(list(values), dict(batch)), strict=True))
+    found = [session.run([value], dict(batch))[0] for batch in batches]
+    return np.concatenate([array.reshape(-1, array.shape[-1]) for array in found]).astype(np.float64)
 
 
 class _Batches:

@@ -31,9 +31,16 @@ _NEVER = frozenset({"Cast", "CastLike", "Constant", "QuantizeLinear", "Dequantiz
 
 @dataclass(frozen=True, slots=True)
 class HalfGraph:
-    """A graph in which some nodes work in half precision, and how many weights were too large for it and were clipped."""
+    """A graph in which some nodes work in half precision.
+
+    Attributes:
+        model: The graph.
+        halves: The names of all values and weights in half precision.
+        clipped: How many weights were too large for it.
+    """
 
     model: onnx.ModelProto
+    halves: frozenset[str]
     clipped: int
 
 
@@ -49,16 +56,6 @@ def halvable_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(node.name for node in _between_dense_layers(model.graph) if node.name in able)
 
 
-def float_values_of(model: onnx.ModelProto, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the values that each of the named nodes reads or makes in floats, weights among them."""
-    floats, chosen = _float_values(model), frozenset(nodes)
-    return {
-        node.name: tuple(name for name in (*node.input, *node.output) if name in floats)
-        for node in model.graph.node
-        if node.name in chosen
-    }
-
-
 def in_half(model: onnx.ModelProto, nodes: Iterable[str]) -> HalfGraph:
     """Return `model`, which is not changed, with the named nodes in half precision.
 
@@ -72,17 +69,50 @@ def in_half(model: onnx.ModelProto, nodes: Iterable[str]) -> HalfGraph:
     copy.CopyFrom(model)
     rewriter = _Rewriter(copy, frozenset(nodes))
     rewriter.rewrite()
-    return HalfGraph(copy, rewriter.clipped)
+    return HalfGraph(copy, frozenset(rewriter.halves.values()), rewriter.clipped)
+
+
+def rounded_like(halved: HalfGraph) -> onnx.ModelProto:
+    """Return a graph that rounds as `halved` does on hardware that computes in half precision, but runs on any.
+
+    Where ONNX Runtime has no half-precision operator, as on most CPUs, it puts casts to single precision around each, and then
+    drops those between two of them: nothing but the weights is rounded, and nothing overflows. It keeps casts that are part of
+    the graph, so here each operator works in single precision and its result is cast to half and back.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(halved.model)
+    taken = value_names(copy.graph)
+    single: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in copy.graph.node:
+        if node.op_type == "Cast":
+            nodes.append(node)
+            continue
+        for place, name in enumerate(node.input):
+            if name in halved.halves:
+                if name not in single:
+                    single[name] = fresh_name(f"{name} in single", taken)
+                    nodes.append(_cast(name, single[name], TensorProto.FLOAT))
+                node.input[place] = single[name]
+        nodes.append(node)
+        for place, name in enumerate(node.output):
+            if name in halved.halves:
+                node.output[place] = fresh_name(f"{name} before rounding", taken)
+                nodes.append(_cast(node.output[place], name, TensorProto.FLOAT16))
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    del copy.graph.value_info[:]
+    return copy
 
 
 @dataclass(slots=True)
 class _Rewriter:
-    """Goes through the nodes in order. `_half` maps a float value to its half-precision twin, once there is one."""
+    """Goes through the nodes in order. `halves` maps a float value to its half-precision twin, once there is one."""
 
     model: onnx.ModelProto
     nodes: frozenset[str]
     clipped: int = 0
-    _half: dict[str, str] = field(default_factory=dict)
+    halves: dict[str, str] = field(default_factory=dict)
     _nodes: list[onnx.NodeProto] = field(default_factory=list)
 
     def rewrite(self) -> None:
@@ -104,9 +134,9 @@ class _Rewriter:
             self._nodes.append(node)
             for place in outputs:
                 name = node.output[place]
-                node.output[place] = self._half[name] = fresh_name(f"{name} in half", taken)
+                node.output[place] = self.halves[name] = fresh_name(f"{name} in half", taken)
                 if name in wanted_single:
-                    self._cast(self._half[name], name, TensorProto.FLOAT)
+                    self._nodes.append(_cast(self.halves[name], name, TensorProto.FLOAT))
         del graph.node[:]
         graph.node.extend(self._nodes)
         _drop_unread(graph)
@@ -121,13 +151,13 @@ class _Rewriter:
         return wanted
 
     def _in_half(self, name: str, constants: dict[str, np.ndarray], taken: set[str]) -> str:
-        if name in self._half:
-            return self._half[name]
-        half = self._half[name] = fresh_name(f"{name} in half", taken)
+        if name in self.halves:
+            return self.halves[name]
+        half = self.halves[name] = fresh_name(f"{name} in half", taken)
         if name in constants:
             self.model.graph.initializer.append(numpy_helper.from_array(self._rounded(constants[name]), half))
         else:
-            self._cast(name, half, TensorProto.FLOAT16)
+            self._nodes.append(_cast(name, half, TensorProto.FLOAT16))
         return half
 
     def _rounded(self, weights: np.ndarray) -> np.ndarray:
@@ -138,8 +168,9 @@ class _Rewriter:
         vanished = (rounded == 0) & (weights != 0)
         return np.where(vanished, np.copysign(np.float16(SMALLEST), rounded), rounded).astype(np.float16)
 
-    def _cast(self, source: str, target: str, datatype: int) -> None:
-        self._nodes.append(helper.make_node("Cast", [source], [target], name=f"cast to {target}", to=datatype))
+
+def _cast(source: str, target: str, datatype: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"cast to {target}", to=datatype)
 
 
 def _float_values(model: onnx.ModelProto) -> frozenset[str]:

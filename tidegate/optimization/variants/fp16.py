@@ -14,7 +14,10 @@ from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
 
 @dataclass(frozen=True, slots=True)
 class Fp16(VariantBuilder):
-    """Half the bytes, and half the time on hardware that computes in it; most CPUs convert back and forth, and lose time.
+    """Half the bytes, and half the time on hardware that computes in it.
+
+    Most CPUs do not: ONNX Runtime converts the weights back there and computes in single precision, which takes no less time,
+    and the parity found on such a CPU tells nothing about a GPU.
 
     Inputs and outputs keep their datatypes, and so do the preparation of features and the last score's way to a probability.
     A value beyond ±65504 overflows: `mixed-precision` finds what must stay in single precision then.

@@ -54,9 +54,7 @@ class Int8Static(VariantBuilder):
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Applies to graphs with dense layers or convolutions, of a version that can quantize by channel."""
         if self.per_channel and opset(model) < _PER_CHANNEL_OPSET:
-            return (
-                f"its operators are of version {opset(model)}; quantizing by channel needs {_PER_CHANNEL_OPSET}: export again"
-            )
+            return f"its opset is {opset(model)}; quantizing by channel needs {_PER_CHANNEL_OPSET}: export it again"
         return why_without(model, _LAYERS, "to quantize")
 
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:

@@ -1,17 +1,15 @@
 """Variant `mixed-precision`: half precision, but for the operators that must stay in single for the answers to hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx
-from numpy.typing import NDArray
 
 from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.bisection import largest_accepted, named_briefly
-from tidegate.optimization.graphs.calibration import calibration_batches, magnitudes
-from tidegate.optimization.graphs.half_precision import LARGEST, float_values_of, halvable_nodes, in_half
+from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half, rounded_like
 from tidegate.optimization.graphs.reading import DENSE_OPERATORS, named, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
@@ -21,8 +19,8 @@ from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
 class MixedPrecision(VariantBuilder):
     """Starts with every operator that can work in half precision, and bisects what fails until the golden sample agrees.
 
-    Operators that read, hold or make a value beyond ±65504 on `rows` of the package stay in single precision from the start: on
-    a CPU, which converts such values back before it computes, they may seem to work, and overflow on a GPU.
+    The graphs tried round as hardware does that computes in half precision. On most CPUs the variant itself is more exact than
+    that, since ONNX Runtime computes in single precision there, but what it is found to need holds on a GPU too.
 
     `max_absolute` and `max_relative` are the parity gate's defaults for half precision; `max_trials` bounds the search, after
     which what was not tried stays in single precision. Where nothing has to stay, there is `fp16` for it already.
@@ -35,7 +33,6 @@ class MixedPrecision(VariantBuilder):
     max_absolute: float = 0.01
     max_relative: float = 0.01
     max_trials: int = 64
-    rows: int = 512
 
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Applies to graphs with dense layers."""
@@ -46,30 +43,18 @@ class MixedPrecision(VariantBuilder):
         model = named(onnx.load(package / MODEL_NAME))
         sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
 
-        def halved(nodes: Sequence[str]) -> bytes:
-            return bytes(in_half(model, nodes).model.SerializeToString())
+        def answers_hold(nodes: Sequence[str]) -> bool:
+            return sample.agrees_with(rounded_like(in_half(model, nodes)).SerializeToString())
 
-        able = halvable_nodes(model)
-        within = _within_range(model, able, calibration_batches(package, rows=self.rows))
-        search = largest_accepted(within, lambda nodes: sample.agrees_with(halved(nodes)), max_trials=self.max_trials)
+        search = largest_accepted(halvable_nodes(model), answers_hold, max_trials=self.max_trials)
         if not search.accepted:
             raise NotApplicable("no operator can be in half precision without changing the answers too much")
-        chosen = frozenset(search.accepted)
-        kept = [node for node in able if node not in chosen]
-        if not kept:
+        if not search.rejected:
             raise NotApplicable("every operator can be in half precision: that is variant fp16")
-        why = f"{len(able) - len(within)} for their range, {len(search.rejected)} found in {search.trials} trials"
+        kept = named_briefly(search.rejected)
         return BuiltGraph(
-            halved(search.accepted),
+            in_half(model, search.accepted).model.SerializeToString(),
             runtime,
-            parameters={"single_precision": named_briefly(kept)},
-            note=f"{len(kept)} nodes stay in single precision ({why}): {named_briefly(kept)}",
+            parameters={"single_precision": kept},
+            note=f"{len(search.rejected)} nodes stay in single precision, found in {search.trials} trials: {kept}",
         )
-
-
-def _within_range(
-    model: onnx.ModelProto, nodes: Sequence[str], batches: Sequence[Mapping[str, NDArray[Any]]]
-) -> tuple[str, ...]:
-    values = float_values_of(model, nodes)
-    largest = magnitudes(model, (name for names in values.values() for name in names), batches)
-    return tuple(node for node in nodes if max(largest[name] for name in values[node]) <= LARGEST)

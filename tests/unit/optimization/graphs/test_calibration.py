@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -8,7 +7,7 @@ import pytest
 
 from tests.unit.optimization.variants import models
 from tidegate.errors import OptimizationError
-from tidegate.optimization.graphs.calibration import activations, calibration_batches, magnitudes, observe_ranges
+from tidegate.optimization.graphs.calibration import activations, calibration_batches, observe_ranges
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +102,3 @@ def test_activations_are_one_sample_a_line(kind: str, value: str, shape: tuple[i
 
     assert found.shape == shape
     assert found.dtype == np.float64
-
-
-def test_magnitudes_are_of_values_weights_and_outputs() -> None:
-    graph: Callable[..., onnx.ModelProto] = models.graph_of
-    model = graph("g (float[n, 1] x) => (float[n, 2] y) { m = MatMul(x, w)  y = Neg(m) }", {"w": np.array([[3.0, -7.0]])})
-    batches = [{"x": np.array([[2.0]], dtype=np.float32)}, {"x": np.array([[-4.0], [np.nan]], dtype=np.float32)}]
-
-    assert magnitudes(model, ["x", "m", "y", "w", "m"], batches) == {"x": 4, "m": 28, "y": 28, "w": 7}

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from tests.unit.optimization.variants import models
-from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half
+from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half, rounded_like
 from tidegate.optimization.graphs.reading import named
 
 
@@ -171,6 +172,22 @@ def test_operators_go_by_their_definition(
 def test_a_node_that_cannot_be_halved_is_named(rng: np.random.Generator) -> None:
     with pytest.raises(KeyError, match="Cast_1"):
         in_half(_cast(rng), ["Cast_1"])
+
+
+@pytest.mark.parametrize("kind", ["dense", "transformer", "cancelling", "overflowing"])
+def test_rounding_is_that_of_a_machine_that_computes_in_halves(rng: np.random.Generator, kind: str) -> None:
+    model = getattr(models, kind)(rng)
+    rows = models.token_rows(rng) if kind == "transformer" else models.rows_of(rng, 6)
+    halved = in_half(model, halvable_nodes(model))
+
+    found = run(rounded_like(halved), rows)[0]
+
+    with np.errstate(all="ignore"):
+        expected = ReferenceEvaluator(halved.model).run(None, rows)[0]
+    onnx.checker.check_model(rounded_like(halved), full_check=True)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    close = np.isclose(found, expected, atol=0.01, equal_nan=True)
+    assert close.mean() > 0.97, "sums in another order may round to another neighbour"
 
 
 def test_names_do_not_collide_with_those_of_the_graph(rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures: baseline packages of the graphs in `models`, one for each kind."""
+"""Fixtures: baseline packages of the graphs in `models`, and of the source models with text, one for each kind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,18 +8,20 @@ import pytest
 
 from tests.unit.optimization.variants import models
 
-SHAPES = {"dense": (6,), "convolutions": (1, 8, 8), "overflowing": (6,), "branching": (6,)}
+SHAPES = {"convolutions": (1, 8, 8), "recurrent": (5, 3)}  # of a row; of all others six numbers
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the package of the graph called …; treat it as read-only."""
+def package(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Return the package of the model called …; treat it as read-only."""
     folder, written = tmp_path_factory.mktemp("graphs"), {}
 
     def of(kind: str) -> Path:
+        if kind in ("mlp", "trees"):
+            return request.getfixturevalue("candidates").packages / kind
         if kind not in written:
             graph, rng = getattr(models, kind)(np.random.default_rng(5)), np.random.default_rng(5)
-            rows = models.token_rows(rng) if kind == "transformer" else models.rows_of(rng, *SHAPES[kind])
+            rows = models.token_rows(rng) if kind == "transformer" else models.rows_of(rng, *SHAPES.get(kind, (6,)))
             written[kind] = models.write_model(graph, rows, folder / kind)
         return written[kind]
 

@@ -174,3 +174,50 @@ def branching(rng: np.random.Generator) -> onnx.ModelProto:
 
 def token_rows(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"tokens": rng.integers(0, 50, size=(GOLDEN_ROWS + REFERENCE_ROWS, 12))}
+
+
+def recurrent(rng: np.random.Generator) -> onnx.ModelProto:
+    """An LSTM over five steps and a dense layer on its last state."""
+    weights = {
+        "w": floats(rng, 1, 32, 3, scale=0.4), "r": floats(rng, 1, 32, 8, scale=0.3), "b": floats(rng, 1, 64, scale=0.1),
+        "out": floats(rng, 8, 2, scale=0.5), "first": np.array([0], dtype=np.int64),
+    }  # fmt: skip
+    return graph_of(
+        """recurrent (float[n, 5, 3] x) => (float[n, 2] scores) {
+            steps = Transpose<perm = [1, 0, 2]>(x)   every, last = LSTM<hidden_size = 8>(steps, w, r, b)
+            h = Squeeze(last, first)   l = MatMul(h, out)   scores = Softmax(l)
+        }""",
+        weights,
+    )
+
+
+def cancelling(rng: np.random.Generator) -> onnx.ModelProto:
+    """In the middle 3,000 are added and taken away again: no value is out of range, but half precision loses most of it."""
+    weights = {
+        "w1": floats(rng, 6, 16, scale=0.4), "b1": floats(rng, 16), "much": np.array(3000.0),
+        "w2": floats(rng, 16, 8, scale=0.4), "b2": floats(rng, 8), "w3": floats(rng, 8, 2),
+    }  # fmt: skip
+    return graph_of(
+        """cancelling (float[n, 6] x) => (float[n, 2] scores) {
+            m1 = MatMul(x, w1)   a1 = Add(m1, b1)   h1 = Tanh(a1)
+            up = Add(h1, much)   down = Sub(up, much)
+            m2 = MatMul(down, w2)   a2 = Add(m2, b2)   h2 = Tanh(a2)   m3 = MatMul(h2, w3)   scores = Softmax(m3)
+        }""",
+        weights,
+    )
+
+
+def sensitive(rng: np.random.Generator) -> onnx.ModelProto:
+    """A layer between two others subtracts large numbers from each other: 8 bits for its inputs are too few."""
+    pair = floats(rng, 8, 1, scale=0.3)
+    weights = {
+        "w1": floats(rng, 6, 8, scale=0.3), "much": np.array(400.0), "pair": np.concatenate([pair, -pair]),
+        "w3": floats(rng, 1, 2),
+    }  # fmt: skip
+    return graph_of(
+        """sensitive (float[n, 6] x) => (float[n, 2] scores) {
+            h = MatMul(x, w1)   t = Tanh(h)   a = Add(t, much)   b = Sub(much, t)   ab = Concat<axis = 1>(a, b)
+            d = MatMul(ab, pair)   r = Tanh(d)   l = MatMul(r, w3)   scores = Softmax(l)
+        }""",
+        weights,
+    )
