@@ -104,7 +104,7 @@ def _resolved(registry: ModelRegistry, model: str, version: str) -> int:
 
 def _findings(found: VerifiedPackage, *, proven: bool, where: str) -> dict[str, Any]:
     files = found.manifest.files
-    signer = signer_of(found, where=where) if found.signature else None
+    signer = None if found.signature is None else signer_of(found, where=where)
     return {
         "name": found.manifest.name,
         "files": len(files),

@@ -83,7 +83,7 @@ class ModelRegistry:
         found = inspect_package(package)
         check_name("model name", found.manifest.name)
         _check_reason(reason)
-        if found.signature:
+        if found.signature is not None:
             signer_of(found, where=f"package {package}")
         probe_conditional_writes(self._store)
         claim = self._claim(found.manifest.name, digest_of_manifest(found.raw), reason)

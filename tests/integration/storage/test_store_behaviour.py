@@ -39,6 +39,7 @@ def test_put_and_get_round_trip(store: ObjectStore) -> None:
 
     assert store.get("a/b.bin").data == b"\x00\xff"
     assert store.get("a/b.bin").etag == etag
+    assert store.size("a/b.bin") == 2
     assert store.put("a/b.bin", b"other") == store.get("a/b.bin").etag != etag
 
 
@@ -55,6 +56,7 @@ def test_empty_object(store: ObjectStore) -> None:
 
     assert store.get("empty").data == b""
     assert store.exists("empty")
+    assert store.size("empty") == 0
 
 
 def test_missing_object(store: ObjectStore, tmp_path: Path) -> None:
@@ -62,6 +64,8 @@ def test_missing_object(store: ObjectStore, tmp_path: Path) -> None:
     store.delete("a/b")
     with pytest.raises(ObjectNotFound, match="holds no 'a/b'"):
         store.get("a/b")
+    with pytest.raises(ObjectNotFound, match="holds no 'a/b'"):
+        store.size("a/b")
     with pytest.raises(ObjectNotFound, match="holds no 'a/b'"):
         store.download("a/b", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -71,8 +75,9 @@ def test_folder_is_no_object(store: ObjectStore) -> None:
     store.put("a/b", b"1")
 
     assert not store.exists("a")
-    with pytest.raises(ObjectNotFound):
-        store.get("a")
+    for read in (store.get, store.size):
+        with pytest.raises(ObjectNotFound):
+            read("a")
 
 
 def test_create_takes_a_free_key_only(store: ObjectStore) -> None:
@@ -192,6 +197,7 @@ def test_unsafe_keys_are_refused(store: ObjectStore, tmp_path: Path, key: str) -
         lambda: store.create(key, b""),
         lambda: store.replace(key, b"", "etag"),
         lambda: store.exists(key),
+        lambda: store.size(key),
         lambda: store.delete(key),
         lambda: store.upload(key, tmp_path / "file"),
         lambda: store.download(key, tmp_path / "copy"),

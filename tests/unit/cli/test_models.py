@@ -3,9 +3,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tidegate.cli.main import run
+from tidegate.packaging.manifest import SearchRow, SourceFacts
+from tidegate.packaging.package import copy_package, read_manifest
 from tidegate.registry.registry import ModelRegistry
 from tidegate.storage import open_store
 
@@ -91,8 +94,10 @@ def test_show(registry: ModelRegistry, tidegate: Run, arguments: list[str], vers
 def test_verify(registry: ModelRegistry, tidegate: Run) -> None:
     shown = _json(tidegate("verify", MODEL, "3", "--json"))
 
-    assert (shown["version"], shown["files"], shown["valid"]) == (3, 3, True)
-    assert tidegate("verify", MODEL, "3")[1].startswith("valid  flights-late version 3: 3 files")
+    assert (shown["name"], shown["version"], shown["files"], shown["valid"]) == (MODEL, 3, 5, True)
+    assert (shown["schema_version"], shown["signature"], shown["signed_by"]) == (2, "none", None)
+    assert shown["digest"] == registry.versions(MODEL)[2].digest
+    assert tidegate("verify", MODEL, "3")[1].startswith("valid  flights-late version 3: 5 files")
 
 
 def test_verify_of_a_damaged_version(registry: ModelRegistry, tidegate: Run, store: str) -> None:
@@ -104,6 +109,36 @@ def test_verify_of_a_damaged_version(registry: ModelRegistry, tidegate: Run, sto
     assert err.startswith("error: package ")
     assert "model.onnx" in err
     assert err.count("\n") == 1
+
+
+def test_show_tells_the_source_the_task_and_the_search(store: str, tidegate: Run, make_package: Callable[..., Path]) -> None:
+    package = make_package("a")
+    manifest = msgspec.structs.replace(
+        read_manifest(package),
+        source=SourceFacts(framework="XGBoost", version="3.1", kind="XGBClassifier"),
+        tools={"xgboost": "3.1"},
+        search=(SearchRow(variant="trees/fp16", status="not-applicable", reason="[no] MatMul"),),
+    )
+    copy_package(package, package, manifest)
+    ModelRegistry(open_store(store)).register(package, reason="why")
+
+    _, text, _ = tidegate("show", MODEL, "1")
+
+    for told in ("binary-classification", "XGBoost 3.1, XGBClassifier", "xgboost 3.1", "not applicable", "[no] MatMul"):
+        assert told in text
+    assert _json(tidegate("show", MODEL, "1", "--json"))["manifest"]["search"][0]["reason"] == "[no] MatMul"
+
+
+def test_show_of_a_model_without_classes(store: str, tidegate: Run, make_package: Callable[..., Path]) -> None:
+    package = make_package("a")
+    manifest = read_manifest(package)
+    (output,) = manifest.signature.outputs
+    signature = msgspec.structs.replace(manifest.signature, outputs=(msgspec.structs.replace(output, name="prediction"),))
+    changes = {"task": "regression", "signature": signature, "classes": (), "threshold": None}
+    copy_package(package, package, msgspec.structs.replace(manifest, **changes))
+    ModelRegistry(open_store(store)).register(package, reason="why")
+
+    assert "regression" in tidegate("show", MODEL, "1")[1]
 
 
 def test_promote_and_rollback(registry: ModelRegistry, tidegate: Run) -> None:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.packaging.signing import verify_signature
 from tidegate.registry.registry import ANY, ModelRegistry
 from tidegate.storage.directory import DirectoryStore
 
 MakePackage = Callable[..., Path]
 MODEL = "flights-late"
 PROBE_WRITES = 4
-REGISTER_WRITES = 6  # claim, three files, manifest, event
+REGISTER_WRITES = 8  # claim, five files, manifest, event
+SIGNED_WRITES = 9  # the signature too, before the manifest
 MOVE_WRITES = 3  # the event of the last move, the alias, the event
 
 
@@ -54,7 +56,7 @@ def test_killed_while_registering(tmp_path: Path, make_package: MakePackage, at:
     _killed(lambda: ModelRegistry(KillsItself(root, at, after=after)).register(package, reason="killed"))
     registry = ModelRegistry(DirectoryStore(root))
 
-    published = at > PROBE_WRITES + 5 or (at == PROBE_WRITES + 5 and after)
+    published = at > PROBE_WRITES + REGISTER_WRITES - 1 or (at == PROBE_WRITES + REGISTER_WRITES - 1 and after)
     assert registry.models() == ([MODEL] if published else [])
     between = registry.register(other, reason="someone else")
     again = registry.register(package, reason="once more")
@@ -64,6 +66,23 @@ def test_killed_while_registering(tmp_path: Path, make_package: MakePackage, at:
         registry.verify(MODEL, version)
     registered = sorted(event.version for event in registry.events(MODEL))
     assert registered == [1, 2], "every registration is told once"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(PROBE_WRITES + 6, PROBE_WRITES + SIGNED_WRITES + 1))
+def test_killed_while_registering_a_signed_package(
+    tmp_path: Path, signed_package: MakePackage, public_key: Path, at: int, after: bool
+) -> None:
+    root = tmp_path / "store"
+    package = signed_package("a")
+
+    _killed(lambda: ModelRegistry(KillsItself(root, at, after=after)).register(package, reason="killed"))
+    registry = ModelRegistry(DirectoryStore(root))
+
+    if registry.models():
+        verify_signature(registry.download(MODEL, 1, tmp_path / "first"), public_key)  # no version is without its signature
+    assert registry.register(package, reason="once more") == 1
+    verify_signature(registry.download(MODEL, 1, tmp_path / "second"), public_key)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
