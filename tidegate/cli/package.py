@@ -71,7 +71,7 @@ def command(
             threshold=0.5 if threshold is None else threshold,
             request_inputs=source.columns or tuple(column for column in rows.column_names if column != label_column),
         )
-        manifest = _package(source, rows, unseen, label_column, settings, out)
+        manifest = _package(source, rows, unseen, label_column, settings, out, model)
         _sign(out, sign_key)
 
     show(
@@ -130,7 +130,13 @@ def _headed(source: Source, task: Task | None, activation: Activation, output: s
 
 
 def _package(
-    source: Source, rows: pa.Table, unseen: pa.Table, label_column: str | None, settings: "PackageSettings", out: Path
+    source: Source,
+    rows: pa.Table,
+    unseen: pa.Table,
+    label_column: str | None,
+    settings: "PackageSettings",
+    out: Path,
+    origin: Path,
 ) -> Manifest:
     """Package in a folder of its own, and put the package in its place once it is proven."""
     from tidegate.optimization.conversion import prove_conversion
@@ -140,7 +146,7 @@ def _package(
     examples = Examples(training=rows, reference=unseen, label_column=label_column)
     with tempfile.TemporaryDirectory(prefix="tidegate-package-") as folder:
         draft = Path(folder) / "package"
-        manifest = package_model(source, candidate="model", examples=examples, settings=settings, out=draft)
+        manifest = package_model(source, candidate="model", examples=examples, settings=settings, out=draft, origin=origin)
         verdicts = prove_conversion(draft, source)
         return copy_package(draft, out, msgspec.structs.replace(manifest, verdicts=verdicts))
 

@@ -46,7 +46,19 @@ def input_datatype(name: str, column: pa.ChunkedArray) -> Datatype:
         return "FP32"
     if is_tensor(column):
         return _DATATYPES[tensor_rows(name, column).dtype]
+    if pt.is_temporal(kind):
+        raise DataError(
+            f"column {name!r} has type {column.type}, which no model reads; give numbers instead, such as its hour, weekday or "
+            "seconds since 1970, or leave it out"
+        )
     raise DataError(f"column {name!r} has type {column.type}; a model input is text, a number, a boolean or a list of them")
+
+
+def missing_values(column: pa.ChunkedArray) -> int:
+    """Return how many values of a column are missing: null, or of floats NaN too."""
+    if pt.is_floating(column.type):
+        return int(column.null_count) + int(pc.sum(pc.is_nan(column)).as_py() or 0)
+    return int(column.null_count)
 
 
 def input_arrays(table: pa.Table, specs: Iterable[TensorSpec]) -> dict[str, np.ndarray]:
@@ -161,7 +173,11 @@ def _as_array(name: str, column: pa.ChunkedArray, datatype: Datatype) -> np.ndar
             raise DataError(
                 f"column {name!r} has {column.null_count} missing values, but input {name!r} is {datatype}; fill them"
             )
-        return _cast(name, np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64), datatype)
+        try:
+            whole = column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"column {name!r} holds integers beyond 64 bits with sign; give them as text or floats") from error
+        return _cast(name, np.asarray(whole.to_numpy(zero_copy_only=False), dtype=np.int64), datatype)
     if dtype.kind == "f" and (_is_number(kind) or pt.is_null(kind)):
         floats = pc.fill_null(column.cast(pa.float64()), float("nan"))
         return np.asarray(floats.to_numpy(zero_copy_only=False), dtype=dtype)

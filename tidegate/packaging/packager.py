@@ -4,36 +4,37 @@ source = open_source(Path("model.joblib"))
 package_model(source, candidate="trees", examples=examples, settings=settings, out=Path("out/trees"))
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tidegate.errors import DataError, PackageError
+from tidegate.errors import PackageError
 from tidegate.packaging.bill import tools_of
 from tidegate.packaging.golden import Golden
 from tidegate.packaging.graph_packing import pack_graph
-from tidegate.packaging.inputs import input_arrays, tensor_column
+from tidegate.packaging.holdout import reference_table
 from tidegate.packaging.manifest import (
     BASELINE,
-    LABEL,
+    PROBABILITIES,
     SCHEMA_VERSION,
     FeatureContract,
     Lineage,
     Manifest,
     Runtime,
     Signature,
-    Task,
     TensorSpec,
     Variant,
 )
 from tidegate.packaging.package import write_package
-from tidegate.packaging.sample import golden_inputs, sample_rows
+from tidegate.packaging.sample import golden_inputs
+from tidegate.packaging.session import GraphSession
 from tidegate.packaging.signature import infer_inputs, output_specs
 from tidegate.packaging.sources.opening import open_source
 from tidegate.packaging.sources.source import Array, Source
@@ -42,9 +43,7 @@ from tidegate.training.user_code import importable
 
 SOURCE_MODEL = "model.joblib"
 _GOLDEN_ROWS = 256
-_EXAMPLE_ROWS = 4
-_REFERENCE_ROWS = 50_000
-_REFERENCE_BYTES = 64 * 1024 * 1024
+_ROWS_TRIED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,68 +132,94 @@ def package_candidates(
     )
     with importable(project.paths.root):
         for candidate in candidates:
-            model = open_source(source / candidate / SOURCE_MODEL)
-            package_model(model, candidate=candidate, examples=examples, settings=settings, out=out / candidate)
+            file = source / candidate / SOURCE_MODEL
+            package_model(
+                open_source(file), candidate=candidate, examples=examples, settings=settings, out=out / candidate, origin=file
+            )
     return candidates
 
 
-def package_model(source: Source, *, candidate: str, examples: Examples, settings: PackageSettings, out: Path) -> Manifest:
+def package_model(
+    source: Source,
+    *,
+    candidate: str,
+    examples: Examples,
+    settings: PackageSettings,
+    out: Path,
+    origin: Path | None = None,
+) -> Manifest:
     """Package one trained model at `out` and return the manifest.
 
     The golden outputs and the reference's are the source model's own, so that parity with the golden sample is parity with the
     source. Edge rows that the source model itself refuses are not part of the golden sample.
 
+    Args:
+        source: The trained model.
+        candidate: What to call it among the models of a release.
+        examples: Rows to package it with.
+        settings: What the package says beyond both.
+        out: Directory for the package.
+        origin: The file or folder that the source was opened from, for its digest; None if it was in memory.
+
     Raises:
-        PackageError: The model reads what the examples lack, fails on its own training rows, or cannot be converted.
+        PackageError: The model reads what the examples lack, fails on its own training rows, cannot be converted, or its graph
+            answers in other names, shapes or datatypes than it does.
         DataError: There are no rows, or a column is missing or has an unsupported type.
     """
-    inputs = source.accept(infer_inputs(examples.training, settings.request_inputs, settings.contract))
+    inputs = source.accept(
+        infer_inputs(examples.training, settings.request_inputs, settings.contract, label=examples.label_column)
+    )
     golden = _golden(source, examples.training, inputs, settings.seed)
-    example = {name: array[:_EXAMPLE_ROWS] for name, array in golden.inputs.items()}
-    graph, packing = pack_graph(source.to_onnx(inputs, example), inputs)
-    signature = Signature(inputs=inputs, outputs=output_specs(graph))
-    _check_outputs(graph, golden, candidate)
+    classes = _classes(source, settings, golden)
+    reference = reference_table(
+        source,
+        examples.reference,
+        inputs,
+        label_column=examples.label_column,
+        classes=classes,
+        answer_bytes=sum(array.nbytes for array in golden.outputs.values()) / golden.rows,
+        seed=settings.seed,
+    )
+    graph, packing = pack_graph(source.to_onnx(inputs, golden.inputs), inputs)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=settings.name,
         task=source.task,
-        signature=signature,
-        classes=_classes(source, settings, golden.outputs),
+        signature=Signature(inputs=inputs, outputs=output_specs(graph)),
+        classes=classes,
         threshold=settings.threshold if source.task == "binary-classification" else None,
         variant=Variant(name=BASELINE, candidate=candidate),
         runtime=Runtime(intra_op_threads=settings.threads),
         metrics={"training_rows": float(examples.training.num_rows), "holdout_rows": float(examples.reference.num_rows)},
         files={},
-        source=source.facts,
+        source=msgspec.structs.replace(source.facts, digest=_digest(origin)) if origin else source.facts,
         tools=tools_of(source.facts.framework),
         packing=packing,
         features=settings.contract,
         lineage=settings.lineage,
     )
-    return write_package(
-        out,
-        manifest,
-        model=graph.SerializeToString(),
-        golden=golden,
-        reference=_reference(source, examples, inputs, settings.seed),
-    )
+    serialized = graph.SerializeToString()
+    _check_answers(serialized, manifest, golden)
+    return write_package(out, manifest, model=serialized, golden=golden, reference=reference)
 
 
 def _golden(source: Source, training: pa.Table, inputs: tuple[TensorSpec, ...], seed: int) -> Golden:
-    drawn = golden_inputs(training, inputs, count=_GOLDEN_ROWS, seed=seed)
-    real = min(_GOLDEN_ROWS, training.num_rows)
-    accepted = [*range(real), *_accepted_rows(source, drawn, first=real)]
-    drawn = {name: array[accepted] for name, array in drawn.items()}
-    return Golden(drawn, source.predict(drawn))
+    real, edges = golden_inputs(training, inputs, count=_GOLDEN_ROWS, seed=seed)
+    accepted = _accepted_rows(source, edges, 0, len(next(iter(edges.values()))))
+    rows = {name: np.concatenate([real[name], edges[name][accepted]]) for name in real}
+    return Golden(rows, source.predict(rows))
 
 
-def _accepted_rows(source: Source, inputs: Mapping[str, Array], first: int) -> Sequence[int]:
-    rows = len(next(iter(inputs.values())))
-    if first == rows or _accepts(source, {name: array[first:] for name, array in inputs.items()}):
-        return range(first, rows)
-    return [
-        row for row in range(first, rows) if _accepts(source, {name: array[row : row + 1] for name, array in inputs.items()})
-    ]
+def _accepted_rows(source: Source, inputs: Mapping[str, Array], start: int, stop: int) -> list[int]:
+    """Return which rows from `start` to before `stop` the model answers with finite numbers; what it refuses is halved."""
+    if start == stop:
+        return []
+    if _accepts(source, {name: array[start:stop] for name, array in inputs.items()}):
+        return list(range(start, stop))
+    if stop - start == 1:
+        return []
+    middle = (start + stop) // 2
+    return _accepted_rows(source, inputs, start, middle) + _accepted_rows(source, inputs, middle, stop)
 
 
 def _accepts(source: Source, inputs: Mapping[str, Array]) -> bool:
@@ -205,50 +230,51 @@ def _accepts(source: Source, inputs: Mapping[str, Array]) -> bool:
     return all(bool(np.isfinite(array).all()) for array in outputs.values() if array.dtype.kind == "f")
 
 
-def _check_outputs(graph: onnx.ModelProto, golden: Golden, candidate: str) -> None:
-    found = {output.name for output in graph.graph.output}
+def _check_answers(graph: bytes, manifest: Manifest, golden: Golden) -> None:
+    """Check that the graph answers the first golden rows in the model's own names, shapes and datatypes."""
+    where = f"model {manifest.variant.candidate}"
+    found = {spec.name for spec in manifest.signature.outputs}
     if found != golden.outputs.keys():
-        raise PackageError(
-            f"model {candidate}: the graph answers {', '.join(sorted(found))}, "
-            f"but the model itself {', '.join(sorted(golden.outputs))}"
+        names = f"{', '.join(sorted(found))}, but the model itself {', '.join(sorted(golden.outputs))}"
+        raise PackageError(f"{where}: the graph answers {names}")
+    try:
+        answers = GraphSession.of_graph(graph, manifest.runtime, manifest).run(
+            {name: array[:_ROWS_TRIED] for name, array in golden.inputs.items()}
         )
+    except PackageError:
+        raise
+    except Exception as error:  # ONNX Runtime raises its own kinds of errors
+        raise PackageError(f"{where}: the converted graph cannot run: {' '.join(str(error).split())[:300]}") from error
+    for name, expected in golden.outputs.items():
+        given, wanted = answers[name], expected[:_ROWS_TRIED]
+        if given.shape != wanted.shape or given.dtype != wanted.dtype:
+            raise PackageError(
+                f"{where}: the graph answers {name!r} as {given.dtype} of shape {list(given.shape)}, "
+                f"but the model itself as {wanted.dtype} of shape {list(wanted.shape)}"
+            )
 
 
-_CLASS_COUNTS: dict[Task, str] = {"multiclass-classification": "probabilities"}
-
-
-def _classes(source: Source, settings: PackageSettings, outputs: Mapping[str, Array]) -> tuple[str, ...]:
+def _classes(source: Source, settings: PackageSettings, golden: Golden) -> tuple[str, ...]:
     if source.task not in ("binary-classification", "multiclass-classification"):
         if settings.classes:
             raise PackageError(f"classes {', '.join(settings.classes)} were given, but the model is a {source.task}")
         return ()
-    count = outputs[_CLASS_COUNTS[source.task]].shape[1] if source.task in _CLASS_COUNTS else 2
+    count = golden.outputs[PROBABILITIES].shape[1] if source.task == "multiclass-classification" else 2
     classes = settings.classes or source.classes or tuple(str(number) for number in range(count))
     if len(classes) != count:
         raise PackageError(f"{len(classes)} classes are named ({', '.join(classes)}), but the model has {count}")
     return classes
 
 
-def _reference(source: Source, examples: Examples, inputs: tuple[TensorSpec, ...], seed: int) -> pa.Table:
-    if examples.reference.num_rows == 0:
-        raise DataError("the holdout holds no rows; a reference needs at least one (training.holdout_days)")
-    names = [spec.name for spec in inputs]
-    rows_kept = max(1, int(_REFERENCE_BYTES / max(1.0, examples.reference.select(names).nbytes / examples.reference.num_rows)))
-    rows = sample_rows(examples.reference, min(_REFERENCE_ROWS, rows_kept), seed)
-    reference = rows.select(names)
-    for name, array in source.predict(input_arrays(rows, inputs)).items():
-        reference = reference.append_column(name, tensor_column(array))
-    return reference.append_column(LABEL, _labels(rows, examples.label_column, source.task))
+def _digest(origin: Path) -> str:
+    """Return `sha256:…` of a file, or of a folder's files and their names."""
+    if origin.is_file():
+        return f"sha256:{_file_digest(origin)}"
+    files = sorted(path for path in origin.rglob("*") if path.is_file())
+    listed = "".join(f"{_file_digest(path)}  {path.relative_to(origin).as_posix()}\n" for path in files)
+    return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
 
 
-def _labels(rows: pa.Table, column: str | None, task: Task) -> pa.ChunkedArray | pa.Array:
-    kind, needed = (pa.float64(), "numbers") if task in ("regression", "tensors") else (pa.int32(), "class numbers (0, 1, …)")
-    kind = pa.int8() if task == "binary-classification" else kind
-    if column is None:
-        return pa.nulls(rows.num_rows, kind)
-    if column not in rows.column_names:
-        raise DataError(f"label column {column!r} is missing; the rows have {', '.join(rows.column_names)}")
-    try:
-        return rows.column(column).cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"label column {column!r} has type {rows.column(column).type}; {needed} or null are needed") from error
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

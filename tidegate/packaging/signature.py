@@ -9,33 +9,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import DataError, PackageError
-from tidegate.packaging.inputs import NUMPY_TYPES, input_datatype, is_tensor, tensor_rows
+from tidegate.packaging.inputs import NUMPY_TYPES, input_datatype, is_tensor, missing_values, tensor_rows
 from tidegate.packaging.manifest import LABEL, SCORE_OUTPUTS, Datatype, FeatureContract, FeatureField, TensorSpec
 
 _MAX_CATEGORIES = 1_000
 _DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BYTES"}
 
 
-def infer_inputs(rows: pa.Table, request_inputs: Sequence[str], contract: FeatureContract | None) -> tuple[TensorSpec, ...]:
+def infer_inputs(
+    rows: pa.Table, request_inputs: Sequence[str], contract: FeatureContract | None, *, label: str | None = None
+) -> tuple[TensorSpec, ...]:
     """Return the inputs of a model that was trained on `rows`.
 
     Args:
         rows: Training rows; at least the request inputs and one column `<view>__<feature>` for each feature.
         request_inputs: Columns that the caller of the model sends.
         contract: The looked-up features, or None if there are none.
+        label: Column that holds the label, if there is one.
 
     Returns:
         Inputs in the order request inputs, then features as in the contract, with the ranges, categories and missing
         values that `rows` held. An optional integer feature without a default is FP32, since online it may be missing.
 
     Raises:
-        DataError: There are no rows, a column is missing, or it has a type that no model input can have.
+        DataError: There are no rows or inputs, one is the label, a column is missing, or it has a type that no model reads.
     """
     if rows.num_rows == 0:
         raise DataError("the sample holds no rows; a signature needs at least one")
     inputs = [_request_spec(rows, name) for name in request_inputs]
     inputs += [_feature_spec(rows, view, field) for view, field in _fields(contract)]
+    if not inputs:
+        raise DataError("the model has no inputs; the sample needs at least one column beside the label")
     for spec in inputs:
+        if spec.name == label:
+            raise DataError(f"input {spec.name!r} is the label column, which is not known when a model is asked; leave it out")
         if spec.name in (*SCORE_OUTPUTS.values(), LABEL):
             raise DataError(f"input {spec.name!r} has the name of a column of the reference; rename it")
     return tuple(inputs)
@@ -71,7 +78,7 @@ def _fields(contract: FeatureContract | None) -> Iterator[tuple[str, FeatureFiel
 
 def _request_spec(rows: pa.Table, name: str) -> TensorSpec:
     column = _column(rows, name)
-    return _spec(name, column, input_datatype(name, column), nullable=column.null_count > 0, source_of=None)
+    return _spec(name, column, input_datatype(name, column), nullable=missing_values(column) > 0, source_of=None)
 
 
 def _feature_spec(rows: pa.Table, view: str, field: FeatureField) -> TensorSpec:
@@ -81,7 +88,7 @@ def _feature_spec(rows: pa.Table, view: str, field: FeatureField) -> TensorSpec:
     optional = not field.required and field.default is None
     if datatype == "INT64" and optional:
         datatype = "FP32"
-    return _spec(name, column, datatype, nullable=optional or column.null_count > 0, source_of=f"{view}:{field.name}")
+    return _spec(name, column, datatype, nullable=optional or missing_values(column) > 0, source_of=f"{view}:{field.name}")
 
 
 def _spec(name: str, column: pa.ChunkedArray, datatype: Datatype, *, nullable: bool, source_of: str | None) -> TensorSpec:
@@ -120,7 +127,8 @@ def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def _range(column: pa.ChunkedArray) -> tuple[float | None, float | None]:
-    floats = column.cast(pa.float64())
+    values = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    floats = values.cast(pa.float64(), safe=False)  # a range may be rounded
     ends = pc.min_max(floats.filter(pc.is_finite(floats))).as_py()
     return ends["min"], ends["max"]
 

@@ -56,7 +56,7 @@ class Source(Protocol):
 
         Args:
             inputs: What `accept` returned.
-            example: A few rows of them, for exporters that trace.
+            example: The golden sample's inputs, at most a few hundred rows: to trace with, and to compare graphs by.
 
         Raises:
             PackageError: The framework's converter cannot convert it; the message says which part.
