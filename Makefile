@@ -77,10 +77,10 @@ $(VENV)/.core: $(VENV)/.bootstrap requirements/core.txt requirements/build.txt p
 	@$(UV) --no-deps --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.core requirements/test.txt requirements/frameworks.txt requirements/torch.txt
+$(VENV)/.test: $(VENV)/.core requirements/test.txt requirements/frameworks.txt requirements/torch-cpu.txt
 	@echo "installing the locked test requirements, and the frameworks whose models are packaged (about 2 GB)"
 	@$(UV) --require-hashes --requirement requirements/test.txt
 	@$(UV) --require-hashes --no-deps --requirement requirements/frameworks.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/torch.txt
-	@$(BIN)/python -c 'import torch' 2> /dev/null || $(UV) --require-hashes --requirement requirements/torch-cuda.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	    --requirement requirements/torch-cpu.txt 2> /dev/null || $(UV) --require-hashes --requirement requirements/torch-cuda.txt
 	@touch $@
