@@ -212,7 +212,10 @@ def fetch_package(uri: str, into: Path) -> Path:
         StorageError: The object store cannot be read.
     """
     if not uri.startswith("s3://"):
-        path = Path(uri.removeprefix("file://"))
+        address = uri.removeprefix("file://")
+        if "://" in address:
+            raise PackageError(f"package {uri}: is neither a directory nor at s3://; copy it to one of them")
+        path = Path(address)
         verify_package(path)
         return path
     store = open_store(uri.rstrip("/"))

@@ -123,7 +123,7 @@ def test_a_name_that_is_a_directory_too_is_a_model(models: Run, package: Path, t
         pytest.param(["verify", "{package}", "champion"], "a package has no versions", id="a package's version"),
         pytest.param(["verify", "{package}", "--public-key", "{keys}/key.pub"], "is not signed", id="not signed"),
         pytest.param(["verify", "nobody"], "holds no model 'nobody'", id="no model"),
-        pytest.param(["verify", "gs://bucket/package"], "package.json is missing", id="another kind of store"),
+        pytest.param(["verify", "gs://bucket/package"], "is neither a directory nor at s3://", id="another kind of store"),
     ],
 )
 def test_mistakes_are_one_line(models: Run, package: Path, keys: Path, arguments: list[str], says: str) -> None:

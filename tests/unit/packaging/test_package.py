@@ -134,6 +134,12 @@ def test_fetching_from_nowhere_is_one_clear_error(tmp_path: Path, uri: str) -> N
         fetch_package(uri, tmp_path / "into")
 
 
+@pytest.mark.parametrize("uri", ["gs://bucket/package/", "https://host/package"])
+def test_an_address_of_another_kind_is_named(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(PackageError, match=f"^package {uri}: is neither a directory nor at s3://"):
+        fetch_package(uri, tmp_path / "into")
+
+
 def test_the_golden_sample_is_replayed_by_the_graph(tiny_package: Path) -> None:
     golden = read_golden(tiny_package / "golden.npz")
 
