@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import DataError, OptimizationError
 from tidegate.optimization.metrics import metric, metric_names
-from tidegate.optimization.metrics.metric import Loss
+from tidegate.optimization.metrics.base import Loss
 from tidegate.optimization.records import Accuracy
 from tidegate.packaging.inputs import is_tensor, tensor_rows
 from tidegate.packaging.manifest import Task, Verdict

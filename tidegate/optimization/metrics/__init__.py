@@ -12,7 +12,7 @@ import pkgutil
 from functools import cache
 
 from tidegate.errors import OptimizationError
-from tidegate.optimization.metrics.metric import Metric
+from tidegate.optimization.metrics.base import Metric
 
 
 def metric(name: str, *, threshold: float = 0.5) -> Metric:

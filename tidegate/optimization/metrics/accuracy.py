@@ -10,7 +10,7 @@ from math import sqrt
 from statistics import NormalDist
 from typing import ClassVar
 
-from tidegate.optimization.metrics.metric import Array, Estimate, Loss, Metric
+from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.packaging.manifest import Task
 
 _HALVINGS = 60

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from tidegate.errors import DataError
-from tidegate.optimization.metrics.metric import Array, Estimate, Loss, Metric
+from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.optimization.metrics.paired import mean_estimate, share_lost
 from tidegate.packaging.manifest import Task
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tidegate.optimization.metrics.metric import Estimate, Loss
+from tidegate.optimization.metrics.base import Estimate, Loss
 
 Array = NDArray[Any]
 Scale = Callable[[float], float]

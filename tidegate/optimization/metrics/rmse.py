@@ -3,7 +3,7 @@
 from math import sqrt
 from typing import ClassVar
 
-from tidegate.optimization.metrics.metric import Array, Estimate, Loss, Metric
+from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.optimization.metrics.paired import mean_estimate, per_row, share_lost
 from tidegate.packaging.manifest import Task
 

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.optimization.metrics.delong import roc_areas
-from tidegate.optimization.metrics.metric import Array, Estimate, Loss, Metric
 from tidegate.packaging.manifest import Task
 
 _ROWS_OF_A_CLASS = 30  # with fewer the normal approximation of an area is too narrow
