@@ -27,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import psutil
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from tidegate.packaging.graph_packing import unpack_graph
 from tidegate.packaging.manifest import MODEL_NAME
 from tidegate.packaging.package import read_manifest
 from tidegate.packaging.packager import Examples, PackageSettings, package_model
@@ -174,8 +176,9 @@ def measure(folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
         ],
     }
     if importlib.util.find_spec("kserve") is not None and hasattr(importlib.import_module("kserve"), "ModelServer"):
-        peer = str(HERE / "kserve_peer.py")
-        contestants["kserve"] = lambda port: [sys.executable, peer, str(package / MODEL_NAME), str(port)]
+        peer, graph = str(HERE / "kserve_peer.py"), folder / "plain.onnx"
+        onnx.save(unpack_graph(onnx.load(package / MODEL_NAME), read_manifest(package).packing), graph)
+        contestants["kserve"] = lambda port: [sys.executable, peer, str(graph), str(port)]
     seen: dict[str, dict[str, list[dict[str, Any]]]] = {}
     processes: dict[str, dict[str, float]] = {}
     for _ in range(rounds):

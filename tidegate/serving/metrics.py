@@ -45,7 +45,7 @@ METRICS = {
     for metric in (
         Metric(REQUESTS, "counter", ("status",), "Inference requests by HTTP status."),
         Metric(LATENCY, "histogram", (), "Latency of answered inference requests."),
-        Metric(PREDICTIONS, "counter", ("bin",), "Predictions of a binary classification by their probability."),
+        Metric(PREDICTIONS, "counter", ("bin",), "Predictions; those of a binary classification by their probability."),
         Metric(FEATURE_MISSING, "counter", ("view",), "Rows without a usable row of a view."),
         Metric(UNUSUAL_VALUES, "counter", ("input",), "Values that the training data never held."),
         Metric(LOG_ROWS, "counter", (), "Rows written to the inference log."),
@@ -93,7 +93,7 @@ class MetricsLayout:
         """Lay out the cells for a model's feature views and inputs."""
         self.views = tuple(view.name for view in manifest.features.views) if manifest.features else ()
         self.inputs = tuple(spec.name for spec in manifest.signature.inputs)
-        self.bins = BINS if manifest.task == "binary-classification" else 0
+        self.bins = BINS if manifest.task == "binary-classification" else 1
         self.latency_count = len(LATENCY_BOUNDS) + 1
         self.statuses_at = 0
         self.latency_at = self.statuses_at + len(STATUSES)
@@ -166,13 +166,17 @@ class WorkerMetrics:
         for index, count in enumerate(bins.tolist()):
             cells[first + index] += count
 
+    def count_predictions(self, rows: int) -> None:
+        """Count predictions of any other task than a binary classification."""
+        self._cells[self._layout.bins_at] += rows
+
     def count_missing(self, view: str, rows: int) -> None:
         """Count rows for which `view` held nothing to use."""
         self._cells[self._view_cells[view]] += rows
 
-    def count_unusual(self, name: str, values: int) -> None:
-        """Count values of input `name` that the training data never held."""
-        self._cells[self._input_cells[name]] += values
+    def count_unusual(self, name: str, rows: int) -> None:
+        """Count rows whose input `name` holds what the training data never held."""
+        self._cells[self._input_cells[name]] += rows
 
     def count_log_dropped(self, rows: int) -> None:
         """Count rows that found the log's queue full."""
@@ -219,8 +223,9 @@ def render(memory: MetricsMemory, labels: dict[str, str]) -> bytes:
 
     one(REQUESTS, labelled("status", STATUSES, layout.statuses_at))
     lines.extend(_latency_lines(layout, cells, common))
-    bins = [f"{index / BINS:.1f}-{(index + 1) / BINS:.1f}" for index in range(layout.bins)]
-    one(PREDICTIONS, labelled("bin", bins, layout.bins_at))
+    bins = [f"{index / BINS:.1f}-{(index + 1) / BINS:.1f}" for index in range(BINS)]
+    unbinned = [("", cells[layout.bins_at])]
+    one(PREDICTIONS, labelled("bin", bins, layout.bins_at) if layout.bins == BINS else unbinned)
     one(FEATURE_MISSING, labelled("view", layout.views, layout.views_at))
     one(UNUSUAL_VALUES, labelled("input", layout.inputs, layout.inputs_at))
     one(LOG_ROWS, [("", cells[layout.log_rows_at])])

@@ -108,6 +108,8 @@ class ServedModel:
             outputs[LABEL] = self._labels.of(outputs)
         if self._is_binary:
             self.metrics.count_probabilities(outputs[PROBABILITY])
+        else:
+            self.metrics.count_predictions(inputs.rows)
         return outputs
 
 

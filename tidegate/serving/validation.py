@@ -43,7 +43,7 @@ class InputValidator:
         Args:
             manifest: The package's manifest.
             max_rows: Rows allowed in one request.
-            count_unusual: Called with an input's name and how many of its values the training data never held.
+            count_unusual: Called with an input's name and how many rows of it hold what the training data never held.
         """
         inputs = manifest.signature.inputs
         self._max_rows = max_rows
@@ -143,12 +143,10 @@ class _TensorCheck:
         return array
 
     def _check_integers(self, array: Array, rows: int) -> Array:
-        if array.size == 1:
-            unusual = int(not self._minimum <= array.item() <= self._maximum)
-        else:
-            unusual = int(np.count_nonzero((array < self._minimum) | (array > self._maximum)))
-        if unusual:
-            self._count_unusual(self.name, unusual)
+        if array.size != 1:
+            self._count_rows((array < self._minimum) | (array > self._maximum), rows)
+        elif not self._minimum <= array.item() <= self._maximum:
+            self._count_unusual(self.name, 1)
         return array
 
     def _check_floats(self, array: Array, rows: int) -> Array:
@@ -166,9 +164,7 @@ class _TensorCheck:
                 else f"is {value}; it must be finite in {self._datatype}"
             )
             raise bad_request(f"tensor {self.name!r} {self._place(at, array, rows)} {what}")
-        unusual = np.count_nonzero((array < self._minimum) | (array > self._maximum))
-        if unusual:
-            self._count_unusual(self.name, int(unusual))
+        self._count_rows((array < self._minimum) | (array > self._maximum), rows)
         return array
 
     def _check_strings(self, array: Array, rows: int) -> Array:
@@ -179,10 +175,18 @@ class _TensorCheck:
                 raise bad_request(f"tensor {self.name!r} {self._place(at, array, rows)} is null, but this input must be given")
             array = np.where(is_null(array), "", array)
         if self._categories is not None:
-            unusual = sum(value not in self._categories for value in values if value is not None)
-            if unusual:
-                self._count_unusual(self.name, unusual)
+            unusual = [value is not None and value not in self._categories for value in values]
+            if True in unusual:
+                self._count_rows(np.array(unusual), rows)
         return array
+
+    def _count_rows(self, unusual: Array, rows: int) -> None:
+        """Count the rows with an unusual value: a tensor of many counts once a row, as a single value does."""
+        count = np.count_nonzero(unusual)
+        if count and unusual.size != rows:
+            count = np.count_nonzero(unusual.reshape(rows, -1).any(axis=1))
+        if count:
+            self._count_unusual(self.name, int(count))
 
     @staticmethod
     def _place(at: int, array: Array, rows: int) -> str:

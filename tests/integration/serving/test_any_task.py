@@ -98,7 +98,8 @@ def test_every_protocol_gives_the_models_answer(
     eventually(lambda: server.metric(LOG_ROWS) == rows, "logged rows")
     assert server.metric(REQUESTS, 'status="200"') == 3
     with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/metrics", timeout=10) as response:
-        assert f"{PREDICTIONS}{{" not in response.read().decode()
+        counted = [line for line in response.read().decode().splitlines() if line.startswith(f"{PREDICTIONS}{{")]
+    assert [(line.rpartition(" ")[2], "bin=" in line) for line in counted] == [(str(rows), False)]
     server.stop()
     logged = [row for file in server.store.rglob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
     assert len(logged) == rows

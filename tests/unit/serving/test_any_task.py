@@ -30,6 +30,7 @@ from tidegate.serving.metrics import MetricsLayout, MetricsMemory, WorkerMetrics
 from tidegate.serving.model import Identity, ServedModel
 from tidegate.serving.request import InferAnswer, InferRequest
 from tidegate.serving.tensors import from_binary, to_binary
+from tidegate.serving.validation import InputValidator
 
 MAKERS = {
     "iris": small_packages.multiclass,
@@ -146,12 +147,19 @@ def test_a_regression_of_several_targets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_predictions_are_counted_by_probability_of_binary_classifications_alone(
-    serve: Callable[[str], Server], name: str
-) -> None:
+def test_predictions_are_counted_without_a_probability(serve: Callable[[str], Server], name: str) -> None:
     server = serve(name)
     server.answer(server.golden.inputs)
-    assert not [line for line in server.metrics() if line.startswith("tidegate_predictions_total{")]
+    counted = [line for line in server.metrics() if line.startswith("tidegate_predictions_total")]
+    assert counted == [f'tidegate_predictions_total{{model="{name}"}} {small_packages.ROWS}']
+
+
+def test_a_tensor_with_many_unusual_values_counts_once_a_row(tmp_path: Path) -> None:
+    manifest = read_manifest(small_packages.tokens(tmp_path / "package"))
+    counted: dict[str, int] = {}
+    validator = InputValidator(manifest, max_rows=100, count_unusual=counted.__setitem__)
+    validator.check({"tokens": np.array([[99, 99, 99], [1, 2, 3], [1, -1, 3]])})
+    assert counted == {"tokens": 2}
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -257,7 +265,7 @@ def test_what_the_graph_refuses_is_a_500_and_logged(serve: Callable[[str], Serve
     with pytest.raises(RequestError, match=r"the model failed on this input: .*indices element out of data bounds") as error:
         server.answer({"tokens": np.full((1, 4), 99, np.int64)})
     assert error.value.status == 500
-    assert server.unusual("tokens") == 4
+    assert server.unusual("tokens") == 1
     [row] = server.logged()
     assert (row["status"], row["input_tokens"], row["output_mean"]) == (500, [99] * 4, None)
 
