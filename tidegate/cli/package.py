@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tidegate.cli.output import Json, show, stderr
+from tidegate.cli.sign_key import SignKey, check_sign_key, sign_if_asked
 from tidegate.errors import PackageError
 from tidegate.packaging.manifest import Manifest, Task, TensorSpec
 from tidegate.packaging.sources.head import Activation
@@ -50,7 +51,7 @@ def command(
         float | None, typer.Option(min=0, max=1, help="Of two classes: the probability from which the second is answered; 0.5.")
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the sample that holds the label, not an input.")] = None,
-    sign_key: Annotated[Path | None, typer.Option(help="PEM file of the private key to sign the package with.")] = None,
+    sign_key: SignKey = None,
     as_json: Json = False,
 ) -> None:
     """Package a source model as ONNX, with signature and golden sample, and prove that it agrees with its source."""
@@ -60,7 +61,7 @@ def command(
     classes = _classes(labels)
     rows = read_sample(sample)
     unseen = read_sample(holdout) if holdout is not None else rows
-    _check_key(sign_key)
+    check_sign_key(sign_key)
     with _own_modules_importable(), stderr.status("Packaging"):
         source = _headed(_open(model), task, activation, output)
         if threshold is not None and source.task != "binary-classification":
@@ -72,7 +73,7 @@ def command(
             request_inputs=source.columns or tuple(column for column in rows.column_names if column != label_column),
         )
         manifest = _package(source, rows, unseen, label_column, settings, out, model)
-        _sign(out, sign_key)
+        sign_if_asked(out, sign_key)
 
     show(
         {"path": str(out.resolve()), "manifest": msgspec.to_builtins(manifest), "signed": sign_key is not None},
@@ -88,14 +89,6 @@ def _classes(labels: str | None) -> tuple[str, ...]:
     if len(names) < 2 or not all(names) or len(set(names)) < len(names):
         raise PackageError(f"--labels {labels!r}: at least two different names are needed, such as 'on-time,late'")
     return names
-
-
-def _check_key(key: Path | None) -> None:
-    """Find out that a key cannot sign before the work is done."""
-    if key is not None:
-        from tidegate.packaging.signing import check_signing_key
-
-        check_signing_key(key)
 
 
 def _open(model: Path) -> Source:
@@ -149,13 +142,6 @@ def _package(
         manifest = package_model(source, candidate="model", examples=examples, settings=settings, out=draft, origin=origin)
         verdicts = prove_conversion(draft, source)
         return copy_package(draft, out, msgspec.structs.replace(manifest, verdicts=verdicts))
-
-
-def _sign(package: Path, key: Path | None) -> None:
-    if key is not None:
-        from tidegate.packaging.signing import sign_package
-
-        sign_package(package, key)
 
 
 def _render(console: Console, manifest: Manifest, out: Path, *, signed: bool) -> None:

@@ -1,6 +1,5 @@
 """`tidegate models sign` and `tidegate models verify`: who made a package, and whether it is still what they made."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,31 +12,13 @@ from rich.markup import escape
 
 from tidegate.cli.options import DEFAULT_STORE, Store
 from tidegate.cli.output import Json, show
+from tidegate.cli.sign_key import KEY_PASSWORD, key_password
 from tidegate.errors import PackageError, RegistryError
 from tidegate.packaging.package import VerifiedPackage, fetch_package, inspect_package
-from tidegate.packaging.signing import check_signature, check_signing_key, sign_package
+from tidegate.packaging.signing import check_signature, sign_package
 from tidegate.packaging.signing_bundle import signer_of
 from tidegate.registry.registry import CHAMPION, ModelRegistry
 from tidegate.storage import open_store
-
-KEY_PASSWORD = "TIDEGATE_KEY_PASSWORD"  # noqa: S105 - the name of a variable
-
-SignKey = Annotated[
-    Path | None,
-    typer.Option("--sign-key", help=f"Sign the package with this private key (PEM; its password in {KEY_PASSWORD})."),
-]
-
-
-def check_sign_key(key: Path | None) -> None:
-    """Raise PackageError if a command was given a key that cannot sign, before it starts to work."""
-    if key is not None:
-        check_signing_key(key, _password())
-
-
-def sign_if_asked(package: Path, key: Path | None) -> None:
-    """Sign a package that a command has made, if it was given a key."""
-    if key is not None:
-        sign_package(package, key, _password())
 
 
 def sign(
@@ -46,7 +27,7 @@ def sign(
     as_json: Json = False,
 ) -> None:
     """Sign a package: every file, with an elliptic-curve key. Register it afterwards."""
-    signature = sign_package(package, key, _password())
+    signature = sign_package(package, key, key_password())
     signer = signer_of(inspect_package(package), where=f"package {package}")
     show(
         {"path": str(package.resolve()), "signature": str(signature.resolve()), "signed_by": signer},
@@ -124,7 +105,3 @@ def _told(result: dict[str, Any]) -> str:
         "not verified": f"says key {result['signed_by']}; to prove it, give --public-key",
     }
     return told[str(result["signature"])]
-
-
-def _password() -> str | None:
-    return os.environ.get(KEY_PASSWORD) or None
