@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import OptimizationError
+from tidegate.optimization.distance import error_between, kind_of, rows_that_change_class, rows_that_differ
 from tidegate.optimization.output_size import output_size
 from tidegate.optimization.records import OutputParity
 from tidegate.packaging.golden import Golden
@@ -25,7 +26,6 @@ Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 _ROWS_ALONE = 32
 _ODD_BATCHES = (3, 7, 17)
 _BATCH_BYTES = 64 * 1024 * 1024  # of inputs; what a graph computes from them can be many times as much
-_TIE = 1e-6  # a score this close to the threshold, or to another class's, is float32's rounding away from another class
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +98,18 @@ def measure_parity(
     for name in gate.outputs:
         if name not in golden.outputs:
             raise OptimizationError(f"gates.parity.outputs.{name}: no such output; the model has {', '.join(golden.outputs)}")
-    score = SCORE_OUTPUTS.get(task)
-    found = []
-    for name in golden.outputs:
-        comparison = _Comparison(
-            name=name,
-            expected=golden.outputs[name][replay.rows],
-            replay=replay,
-            allowed=gate.tolerance(name, precision),
-            size=output_size(name, golden.outputs[name], task) if _is_float(golden.outputs[name]) else np.asarray(1.0),
-            flips=_flips_of(task, 0.5 if threshold is None else threshold) if name == score else None,
+    return tuple(
+        _compare(
+            name,
+            expected[replay.rows],
+            output_size(name, expected, task) if kind_of(expected) == "floating-point numbers" else np.ones(()),
+            replay,
+            gate.tolerance(name, precision),
+            task,
+            0.5 if threshold is None else threshold,
         )
-        found.append(comparison.result())
-    return tuple(found)
+        for name, expected in golden.outputs.items()
+    )
 
 
 def judge_parity(
@@ -180,104 +179,57 @@ def _misfit(parts: Sequence[Array], batches: Sequence[NDArray[np.int64]]) -> str
     return ""
 
 
-_Flips = Callable[[Array, Array], NDArray[np.bool_]]
+def _compare(
+    name: str, expected: Array, size: Array, replay: Replay, allowed: Tolerance, task: Task, threshold: float
+) -> OutputParity:
+    problem = _problem(name, expected, replay)
+    if problem:
+        return OutputParity(output=name, max_absolute=None, max_relative=None, of_tolerance=None, problem=problem)
+    found = replay.outputs[name]
+    if kind_of(expected) != "floating-point numbers":
+        return _compare_exactly(name, expected, found, replay)
+    error = error_between(expected, found, absolute=allowed.max_absolute * size, relative=allowed.max_relative)
+    changed = rows_that_change_class(expected, found, task, threshold) if SCORE_OUTPUTS.get(task) == name else None
+    return OutputParity(
+        output=name,
+        max_absolute=error.absolute,
+        max_relative=error.relative,
+        of_tolerance=error.of_tolerance,
+        flip_rate=None if changed is None else float(changed.mean()),
+        worst="" if error.element is None else _in_words(expected, found, replay, error.element),
+        size=float(np.broadcast_to(size, expected.shape).flat[error.element or 0]) if expected.size else 1.0,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Comparison:
-    """One output of the source model beside the graph's."""
-
-    name: str
-    expected: Array
-    replay: Replay
-    allowed: Tolerance
-    size: Array
-    flips: _Flips | None
-
-    def result(self) -> OutputParity:
-        problem = self._problem()
-        if problem:
-            return self._parity(problem=problem)
-        return self._within() if _is_float(self.expected) else self._exact()
-
-    def _problem(self) -> str:
-        if self.name not in self.replay.outputs:
-            return self.replay.misfits.get(self.name, "the graph has no such output")
-        found, expected = self.replay.outputs[self.name], self.expected
-        if found.shape != expected.shape:
-            return f"shape {list(found.shape[1:])} a row where the source model gives {list(expected.shape[1:])}"
-        if _kind(found) != _kind(expected):
-            return f"{_kind(found)} where the source model gives {_kind(expected)}"
-        return ""
-
-    def _exact(self) -> OutputParity:
-        differs = (self.replay.outputs[self.name] != self.expected).reshape(len(self.expected), -1)
-        worst = self._described(int(differs.argmax())) if differs.any() else ""
-        return self._parity(differing=float(differs.any(axis=1).mean()), worst=worst)
-
-    def _within(self) -> OutputParity:
-        expected, found = self.expected.astype(np.float64), self.replay.outputs[self.name].astype(np.float64)
-        if expected.size == 0:
-            return self._parity(max_absolute=0.0, max_relative=0.0, of_tolerance=0.0)
-        magnitude = np.abs(expected)
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            error = np.where((found == expected) | (np.isnan(found) & np.isnan(expected)), 0.0, np.abs(found - expected))
-            error = np.nan_to_num(error, nan=np.inf, posinf=np.inf)
-            # An infinite expectation allows no error; without this it would allow any.
-            of_value = self.allowed.max_relative * np.where(np.isfinite(magnitude), magnitude, 0.0)
-            share = np.where(error == 0, 0.0, error / (self.allowed.max_absolute * self.size + of_value))
-            relative = np.where(error == 0, 0.0, error / magnitude)[magnitude > 0]
-        worst = int(share.argmax())
-        return self._parity(
-            max_absolute=_finite(error.max()),
-            max_relative=_finite(relative.max(initial=0.0)),
-            of_tolerance=_finite(share.flat[worst]),
-            flip_rate=None if self.flips is None else float(self.flips(expected, found).mean()),
-            worst=self._described(worst) if share.flat[worst] > 0 else "",
-            size=float(np.broadcast_to(self.size, expected.shape).flat[worst]),
-        )
-
-    def _described(self, element: int) -> str:
-        answer = element // (self.expected.size // len(self.expected))
-        row, batch = int(self.replay.rows[answer]), int(self.replay.batches[answer])
-        given, wanted = (array.reshape(-1)[element] for array in (self.replay.outputs[self.name], self.expected))
-        return f"golden row {row} in a batch of {batch}: {_shown(given)} where the source model gives {_shown(wanted)}"
-
-    def _parity(self, **found: Any) -> OutputParity:
-        nothing = {"max_absolute": None, "max_relative": None, "of_tolerance": None}
-        return OutputParity(output=self.name, **(nothing | found))
+def _compare_exactly(name: str, expected: Array, found: Array, replay: Replay) -> OutputParity:
+    differs = rows_that_differ(expected, found)
+    worst = _in_words(expected, found, replay, int((found != expected).argmax())) if differs.any() else ""
+    return OutputParity(
+        output=name,
+        max_absolute=None,
+        max_relative=None,
+        of_tolerance=None,
+        differing=float(differs.mean()),
+        worst=worst,
+    )
 
 
-def _is_float(array: Array) -> bool:
-    return _kind(array) == "floating-point numbers"
+def _problem(name: str, expected: Array, replay: Replay) -> str:
+    if name not in replay.outputs:
+        return replay.misfits.get(name, "the graph has no such output")
+    found = replay.outputs[name]
+    if found.shape != expected.shape:
+        return f"shape {list(found.shape[1:])} a row where the source model gives {list(expected.shape[1:])}"
+    if kind_of(found) != kind_of(expected):
+        return f"{kind_of(found)} where the source model gives {kind_of(expected)}"
+    return ""
 
 
-def _kind(array: Array) -> str:
-    kinds = {"b": "booleans", "i": "integers", "u": "integers", "O": "text", "U": "text", "S": "text"}
-    return kinds.get(array.dtype.kind, "floating-point numbers")
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _flips_of(task: Task, threshold: float) -> _Flips | None:
-    """Return what tells which rows change their class; rows that had no class of their own, being tied, do not count."""
-
-    def of_binary(expected: Array, found: Array) -> NDArray[np.bool_]:
-        tied = np.abs(expected - threshold) <= _TIE
-        flips: NDArray[np.bool_] = ((found >= threshold) != (expected >= threshold)) & ~tied
-        return flips
-
-    def of_multiclass(expected: Array, found: Array) -> NDArray[np.bool_]:
-        if expected.shape[1] < 2:
-            return np.zeros(len(expected), dtype=np.bool_)
-        best = np.sort(expected, axis=1)[:, -2:]
-        tied = best[:, 1] - best[:, 0] <= _TIE
-        flips: NDArray[np.bool_] = (found.argmax(axis=1) != expected.argmax(axis=1)) & ~tied
-        return flips
-
-    return {"binary-classification": of_binary, "multiclass-classification": of_multiclass}.get(task)
+def _in_words(expected: Array, found: Array, replay: Replay, element: int) -> str:
+    answer = element // (expected.size // len(expected))
+    row, batch = int(replay.rows[answer]), int(replay.batches[answer])
+    given, wanted = found.reshape(-1)[element], expected.reshape(-1)[element]
+    return f"golden row {row} in a batch of {batch}: {_shown(given)} where the source model gives {_shown(wanted)}"
 
 
 def _shown(value: Any) -> str:

@@ -67,11 +67,6 @@ class Metric(ABC):
         """Return how many rows, labelled like these, the intervals need to be what they say."""
         return 2
 
-    def lost(self, before: float, after: float) -> float:
-        """Return the loss from one value to another: their difference, or its share of `before` (which, at 0, counts as 1)."""
-        difference = before - after if self.higher_is_better else after - before
-        return difference / before if self.loss_is_share and before else difference
-
     def checked(self, labels: Array, scores: Array) -> tuple[Array, Array]:
         """Return labels and scores as float64; raises DataError unless there are as many of each, two or more, all finite."""
         labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)

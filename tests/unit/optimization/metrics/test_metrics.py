@@ -79,7 +79,6 @@ def test_the_loss_is_the_difference_of_the_values_or_its_share(
     worse = before - after if name in ("roc_auc", "accuracy") else (after - before) / before
 
     assert judged.loss(labels, baseline, variant, 0.95).value == pytest.approx(worse)
-    assert judged.lost(before, after) == pytest.approx(worse)
 
 
 @pytest.mark.parametrize(("name", "draw", "theirs"), CASES)
