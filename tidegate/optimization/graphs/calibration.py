@@ -102,6 +102,7 @@ def activations(model: onnx.ModelProto, value: str, batches: Sequence[Mapping[st
         observed.graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # so that sums do not depend on how many cores there are
     session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = [session.run([value], dict(batch))[0] for batch in batches]
     return np.concatenate([array.reshape(-1, array.shape[-1]) for array in found]).astype(np.float64)

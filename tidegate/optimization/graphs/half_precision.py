@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tidegate.optimization.graphs.reading import (
     DENSE_OPERATORS,
     captured_values,
+    drop_unread_weights,
     fresh_name,
     opset,
     readers,
@@ -239,10 +240,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
     read = readers(graph)
-    fed = {value.name for value in graph.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read or tensor.name in fed]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread_weights(graph)
     nodes = [node for node in graph.node if node.op_type != "Constant" or node.output[0] in read]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from tidegate.optimization.graphs.reading import fresh_name, readers, value_names
+from tidegate.optimization.graphs.reading import drop_unread_weights, fresh_name, readers, value_names
 
 _CLASSIFIER, _REGRESSOR = "TreeEnsembleClassifier", "TreeEnsembleRegressor"
 _IDLE = frozenset({"Cast", "Identity"})
@@ -145,4 +145,5 @@ def _keep_read(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
         read = readers(graph)
         nodes = [node for node in nodes if any(read.get(name, 0) or name in outputs for name in node.output)]
         if len(nodes) == len(graph.node):
-            return
+            break
+    drop_unread_weights(graph)

@@ -85,6 +85,14 @@ def value_names(graph: onnx.GraphProto) -> set[str]:
     return names.union(*((*node.input, *node.output) for node in every_node(graph)))
 
 
+def drop_unread_weights(graph: onnx.GraphProto) -> None:
+    """Remove the initializers that nothing reads any more, in place, but not those that the caller may give instead."""
+    read, fed = readers(graph), {value.name for value in graph.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read or tensor.name in fed]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def why_without(model: onnx.ModelProto, operators: Iterable[str], purpose: str) -> str | None:
     """Return why there is nothing for `purpose` ("to reduce"): none of the operators is in the model; None if one is."""
     wanted = frozenset(operators)
