@@ -90,7 +90,7 @@ def read_lightgbm(path: Path) -> "SklearnModel":
     with needing("lightgbm"):
         import lightgbm
     try:
-        booster = lightgbm.Booster(model_file=str(path), params={"verbosity": -1})
+        booster = lightgbm.Booster(model_file=str(path))
     except (lightgbm.basic.LightGBMError, OSError, ValueError) as error:
         raise PackageError(f"source model {path}: LightGBM cannot load it: {' '.join(str(error).split())[:200]}") from error
     return wrap(booster, str(path))

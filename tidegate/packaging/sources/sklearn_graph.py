@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from skl2onnx.common.shape_calculator import (
 )
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, RobustScaler, StandardScaler
 
 from tidegate.errors import PackageError
 from tidegate.packaging.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
@@ -33,9 +35,23 @@ _CONVERTER_TYPES = {
 }
 _ONNX_TYPES = {"BYTES": TensorProto.STRING, "INT64": TensorProto.INT64, "FP32": TensorProto.FLOAT}
 _OPSET = {"": 18, "ai.onnx.ml": 3}
+_SCALERS = (StandardScaler, RobustScaler, MaxAbsScaler)
 _TOLERANCE = 1e-5  # absolute and relative: what 32-bit arithmetic may differ by
 
-Reading = dict[Datatype, Datatype]  # as what datatype the converted graph reads an input's own
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How a graph reads numbers: integers and floats as which datatype, and whether scalers divide, as scikit-learn's do.
+
+    Else they are the faster operator Scaler, which multiplies by the reciprocal.
+    """
+
+    integers: Datatype = "INT64"
+    floats: Datatype = "FP32"
+    divides: bool = False
+
+    def datatype(self, own: Datatype) -> Datatype:
+        return {"INT64": self.integers, "FP32": self.floats}.get(own, own)
 
 
 def closest_graph(
@@ -48,9 +64,9 @@ def closest_graph(
 ) -> onnx.ModelProto:
     """Return the graph whose outputs lie nearest to the model's own on the example.
 
-    The inputs are read as they are; where that fails or is not exact, integers as 32-bit floats; and where that is not exact
-    either, as with large integers or with values next to a tree's split, all numbers as 64-bit floats. So speed is given up
-    only for exactness. See https://onnx.ai/sklearn-onnx/auto_tutorial/plot_ebegin_float_double.html.
+    The inputs are read as they are; where that fails or is not exact, integers as 32-bit floats; then with scikit-learn's own
+    division in scalers, whose last bit decides at a tree's split; and at last, as for large integers, all numbers as 64-bit
+    floats. So speed is given up only for exactness. See https://onnx.ai/sklearn-onnx/auto_tutorial/plot_ebegin_float_double.html.
 
     Raises:
         PackageError: skl2onnx has no converter for a part of the model; the message names it.
@@ -60,7 +76,7 @@ def closest_graph(
     targets = scores.shape[1] if scores.ndim > 1 else None
     closest, smallest = None, np.inf
     failure: Exception | None = None
-    for reading in _readings(inputs):
+    for reading in _readings(model, inputs):
         try:
             graph = _with_standard_output(_converted(model, name, task, inputs, reading), task, targets)
             gap = _gap(graph, example, expected)
@@ -80,13 +96,17 @@ def closest_graph(
     return closest
 
 
-def _readings(inputs: Sequence[TensorSpec]) -> Iterator[Reading]:
+def _readings(model: Any, inputs: Sequence[TensorSpec]) -> Iterator[_Reading]:
+    """Yield ways to read, the fastest first."""
     kinds = {spec.datatype for spec in inputs}
-    yield {}
-    if "INT64" in kinds:
-        yield {"INT64": "FP32"}
+    scales = any(isinstance(part, _SCALERS) for part in parts(model))
+    integers: tuple[Datatype, ...] = ("INT64", "FP32") if "INT64" in kinds else ("INT64",)
+    for kind in integers:
+        yield _Reading(integers=kind)
+    for kind in integers if scales else ():
+        yield _Reading(integers=kind, divides=True)
     if kinds & {"INT64", "FP32"}:
-        yield {"INT64": "FP64", "FP32": "FP64"}
+        yield _Reading(integers="FP64", floats="FP64", divides=True)
 
 
 def _gap(graph: onnx.ModelProto, example: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
@@ -106,14 +126,12 @@ def _gap(graph: onnx.ModelProto, example: Mapping[str, Array], expected: Mapping
     return max(shares)
 
 
-def _converted(
-    model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...], reading: Mapping[Datatype, Datatype]
-) -> onnx.ModelProto:
-    types = [
-        (spec.name, _CONVERTER_TYPES[reading.get(spec.datatype, spec.datatype)]([None, *spec.shape[1:]])) for spec in inputs
-    ]
+def _converted(model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...], reading: _Reading) -> onnx.ModelProto:
+    types = [(spec.name, _CONVERTER_TYPES[reading.datatype(spec.datatype)]([None, *spec.shape[1:]])) for spec in inputs]
     whole = _reading_columns(readable(model), inputs)
-    options = None if task == "regression" else {id(whole): {"zipmap": False}}
+    options: dict[int, dict[str, Any]] = {} if task == "regression" else {id(whole): {"zipmap": False}}
+    if reading.divides:
+        options |= {id(part): {"div": "div"} for part in parts(model) if isinstance(part, _SCALERS)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -121,7 +139,7 @@ def _converted(
                 whole,
                 name=_graph_name(name),
                 initial_types=types,
-                options=options,
+                options=options or None,
                 target_opset=_OPSET,
                 custom_conversion_functions=forests.converters() | histogram_boosting.converters(),
             )
