@@ -1,7 +1,8 @@
 """`tidegate optimize`: build every variant of a package, hold them to the gates, and keep the best."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tidegate.cli.output import Json, show, stderr
@@ -39,6 +41,7 @@ def command(
         str | None, typer.Option(help="Names of variants, comma-separated; all of the target's by default.")
     ] = None,
     gates: Annotated[Path | None, typer.Option(help="A project file, or a YAML file with the fields of its gates.")] = None,
+    sign_key: Annotated[Path | None, typer.Option(help="PEM file of the private key to sign the winner with.")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that building or judging a variant may take.")] = 600.0,
     as_json: Json = False,
 ) -> None:
@@ -52,6 +55,7 @@ def command(
 
     bounds = _gates(gates, objective)
     _require(target)
+    _check_key(sign_key)
     names = _names(variants, bounds, target)
     rows = _read(data)
     with tempfile.TemporaryDirectory(prefix="tidegate-optimize-") as folder:
@@ -60,30 +64,41 @@ def command(
         question = Question(
             gates=bounds, holdout=rows, label_column=label_column, seed=0, limits=Limits.of_this_machine(timeout)
         )
-        with Bars(stderr, quiet=as_json) as bars:
+        with _resumable(), Bars(stderr, quiet=as_json) as bars:
             selection = optimize(baseline, [f"{candidate}/{name}" for name in names], question, out, bars)
     _write_report(selection, out)
     winner = out / PACKAGE_FOLDER if selection.winner else None
-
-    def render(console: Console) -> None:
-        console.print(_table(selection, console.width))
-        console.print()
-        for row in selection.rows:
-            reason = "; ".join(part for part in (row.reason, row.note) if part)
-            style = "dim" if row.status == "not-applicable" else ""
-            console.print(f"{row.name}: {reason}", soft_wrap=True, markup=False, style=style)
-        console.print(f"\nreport    {out / _REPORT}", soft_wrap=True, markup=False)
-        if winner is not None:
-            console.print(f"[green]selected[/green]  {selection.winner}  {winner}", soft_wrap=True)
-
+    if winner is not None and sign_key is not None:
+        _sign(winner, sign_key)
     result = {
         **msgspec.to_builtins(selection),
         "package": str(winner.resolve()) if winner else None,
         "report": str((out / _REPORT).resolve()),
     }
-    show(result, as_json=as_json, render=render)
+    show(result, as_json=as_json, render=lambda console: _render(console, selection, out))
     if winner is None:
         raise OptimizationError(f"{selection.reason}: {'; '.join(selection.reasons)}")
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr.print("interrupted; the same command goes on from here")
+        raise
+
+
+def _render(console: Console, selection: Selection, out: Path) -> None:
+    console.print(_table(selection, console.width))
+    console.print()
+    for row in selection.rows:
+        reason = "; ".join(part for part in (row.reason, row.note) if part)
+        style = "dim" if row.status == "not-applicable" else ""
+        console.print(f"{row.name}: {reason}", soft_wrap=True, markup=False, style=style)
+    console.print(f"\nreport    {out / _REPORT}", soft_wrap=True, markup=False)
+    if selection.winner is not None:
+        console.print(f"[green]selected[/green]  {escape(f'{selection.winner}  {out / PACKAGE_FOLDER}')}", soft_wrap=True)
 
 
 def _gates(file: Path | None, objective: Objective | None) -> GatesSection:
@@ -139,6 +154,20 @@ def _check(rows: pa.Table, baseline: Path, label_column: str | None) -> None:
 
     manifest = read_manifest(baseline)
     input_arrays(rows_to_ask(rows, label_column, manifest), manifest.signature.inputs)
+
+
+def _check_key(key: Path | None) -> None:
+    """Find out that a key cannot sign before the work is done."""
+    if key is not None:
+        from tidegate.packaging.signing import check_signing_key
+
+        check_signing_key(key)
+
+
+def _sign(package: Path, key: Path) -> None:
+    from tidegate.packaging.signing import sign_package
+
+    sign_package(package, key)
 
 
 def _write_report(selection: Selection, out: Path) -> None:

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from tidegate.packaging.inputs import training_arrays
@@ -23,7 +22,7 @@ TEXTS, NUMBERS = ["carrier", "origin"], ["distance", "hour", "weather__temp", "r
 
 @dataclass(frozen=True)
 class Files:
-    """`mlp.joblib`, `wrong.joblib` (whose export is silently wrong), `sample.parquet` (training rows), `data.parquet`."""
+    """`mlp.joblib`, `sample.parquet` (training rows), `data.parquet`."""
 
     folder: Path
 
@@ -39,18 +38,23 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Table) -> 
     frame = pd.DataFrame(training_arrays(training, [*TEXTS, *NUMBERS]))
     labels = training["label"].to_numpy()
     onehot, scaled = OneHotEncoder(handle_unknown="ignore"), make_pipeline(SimpleImputer(), StandardScaler())
-    ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     mlp = make_pipeline(
         ColumnTransformer([("t", onehot, TEXTS), ("n", scaled, NUMBERS)]),
         MLPClassifier((32, 16), max_iter=200, random_state=0, early_stopping=True),
     )
-    wrong = make_pipeline(
-        ColumnTransformer([("t", ordinal, TEXTS), ("n", "passthrough", NUMBERS)]),
-        HistGradientBoostingClassifier(max_iter=30, categorical_features=[0, 1]),
-    )
     with threadpool_limits(1):
         joblib.dump(mlp.fit(frame, labels), folder / "mlp.joblib")
-        joblib.dump(wrong.fit(frame, labels), folder / "wrong.joblib")
     pq.write_table(training, folder / "sample.parquet")
     pq.write_table(rows.slice(900), folder / "data.parquet")
     return Files(folder)
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Path:
+    """Gates that the tiny model meets, and a benchmark that takes a moment."""
+    file = tmp_path / "gates.yaml"
+    file.write_text(
+        "accuracy: {metric: roc_auc, minimum: 0.6, max_loss: 0.05}\n"
+        "benchmark: {rounds: 3, calls_per_round: 10, batch_sizes: [1, 16]}\n"
+    )
+    return file

@@ -56,6 +56,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
     for module in _PRELOADED:
         importlib.import_module(module)
+    importlib.import_module("tidegate.optimization.variants").variant_names()  # finds them by importing each
     caller.send(os.getpid())
     workers: set[int] = set()
     with suppress(EOFError, ConnectionError):
