@@ -19,11 +19,11 @@ def read_reference(package: Path, columns: list[str] | None = None) -> pa.Table:
     path = package / REFERENCE_NAME
     check_reference(path)
     try:
-        held = pq.read_schema(path).names
+        file = pq.ParquetFile(path)
         for column in columns or ():
-            if column not in held:
-                raise PackageError(f"reference {path}: has no column {column!r}; it has {', '.join(held)}")
-        return pq.read_table(path, columns=columns)
+            if column not in file.schema_arrow.names:
+                raise PackageError(f"reference {path}: has no column {column!r}; it has {', '.join(file.schema_arrow.names)}")
+        return file.read(columns)  # `read_table` would import pandas first
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
 

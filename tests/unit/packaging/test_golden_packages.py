@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tidegate.optimization.variants import variant_builder
 from tidegate.packaging.golden import read_golden
@@ -12,6 +14,7 @@ from tidegate.packaging.manifest import GOLDEN_NAME, Manifest
 from tidegate.packaging.package import copy_package, inspect_package, read_manifest, verify_package
 from tidegate.packaging.reference import read_reference
 from tidegate.packaging.session import GraphSession
+from tidegate.packaging.signing import verify_signature
 from tidegate.packaging.triton import write_triton_repository
 from tidegate.registry.registry import ModelRegistry
 from tidegate.serving.engine import Engine
@@ -44,7 +47,7 @@ def test_it_verifies_and_says_what_it_is(package: Path) -> None:
     assert f"schema-{found.schema_version}-" in package.name
     assert found.manifest == read_manifest(package)
     assert found.manifest.schema_version == 2
-    assert found.manifest.task == "binary-classification"
+    assert found.manifest.task in ("binary-classification", "regression")
 
 
 def test_its_graph_runs(package: Path) -> None:
@@ -57,16 +60,17 @@ def test_it_is_ready_to_serve(package: Path) -> None:
 
 def test_its_reference_is_read(package: Path) -> None:
     reference = read_reference(package)
-    inputs = [spec.name for spec in read_manifest(package).signature.inputs]
+    signature = read_manifest(package).signature
+    columns = [spec.name for spec in (*signature.inputs, *signature.outputs)]
 
-    assert reference.column_names == [*inputs, "probability", "label"]
+    assert reference.column_names == [*columns, "label"]
     assert reference.equals(pq.read_table(package / "reference.parquet"))
 
 
 def test_it_can_be_optimized(package: Path) -> None:
     manifest = read_manifest(package)
 
-    built = variant_builder("graph-basic").build(package, manifest.runtime)
+    built = variant_builder("graph-optimized").build(package, manifest.runtime)
 
     replay(GraphSession.of_graph(built.graph, built.runtime, manifest), package)
 
@@ -92,6 +96,32 @@ def test_triton_gets_it(package: Path, tmp_path: Path) -> None:
     write_triton_repository(package, tmp_path / "triton")
 
     assert (tmp_path / "triton" / "golden" / "1" / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize("public_key", sorted(path.name for path in FOLDER.glob("*.pub")))
+def test_its_signature_holds(public_key: str) -> None:
+    package = FOLDER / public_key.removesuffix(".pub")
+
+    assert verify_signature(package, FOLDER / public_key) == read_manifest(package)
+
+
+def test_its_bill_is_valid(package: Path) -> None:
+    bill = package / "bom.cdx.json"
+    if inspect_package(package).schema_version == 1:
+        assert not bill.exists()
+        return
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill.read_text()) is None
+
+
+def test_what_schema_2_says() -> None:
+    tabular = verify_package(FOLDER / "schema-2-tabular")
+
+    assert [packed.columns for packed in tabular.packing] == [("distance", "hour", "temp", "wind", "dewp")]
+    assert (tabular.variant.name, tabular.variant.precision) == ("int8-dynamic", "int8")
+    assert (tabular.source.framework, tabular.tools["skl2onnx"]) == ("scikit-learn", "1.20.0")
+    assert [row.status for row in tabular.search] == ["passed", "failed", "not-applicable"]
+    assert [row.concurrency for row in tabular.benchmark] == [1, 4]
+    assert "## Why this variant" in (FOLDER / "schema-2-tabular" / "model-card.md").read_text()
 
 
 def test_what_schema_1_could_not_say() -> None:
