@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
@@ -126,6 +127,7 @@ class _TensorFlowModel:
             raise PackageError(f"model {self._name}: tf2onnx cannot convert it: {reason(error)}") from error
         given = {place.name: spec.name for place, spec in zip(places, inputs, strict=True)}
         answered = [value.name for value in graph.graph.output]
+        _rewrite_erfc(graph.graph)
         named = with_boundary(graph, given, dict(zip(answered, outputs, strict=True)), columns_of(bound))
         return checked(named, self._name, "tf2onnx")
 
@@ -200,6 +202,22 @@ def _declared_input(key: str, dtype: str, shape: Sequence[int | None], model: st
     if dtype not in _DATATYPES:
         raise PackageError(f"model {model}: input {key!r} is {dtype}, which no signature can say")
     return DeclaredInput(name=key, datatype=_DATATYPES[dtype], shape=tuple(-1 if size is None else size for size in shape))
+
+
+def _rewrite_erfc(graph: onnx.GraphProto) -> None:
+    """Write erfc(x), which Keras' exact GELU is made of and tf2onnx leaves as it is, as 1 - erf(x)."""
+    kept = []
+    for node in graph.node:
+        if node.op_type != "Erfc":
+            kept.append(node)
+            continue
+        (given,), (wanted,) = node.input, node.output
+        one = helper.make_node("Constant", [], [f"{wanted}: one"], value_float=1.0)
+        like = helper.make_node("CastLike", [f"{wanted}: one", given], [f"{wanted}: like"])
+        erf = helper.make_node("Erf", [given], [f"{wanted}: erf"])
+        kept += [one, like, erf, helper.make_node("Sub", [f"{wanted}: like", f"{wanted}: erf"], [wanted])]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _place(position: int, spec: TensorSpec, declared: DeclaredInput) -> Any:

@@ -115,7 +115,7 @@ def test_the_named_output_is_taken_and_the_others_are_dropped() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        pytest.param({"task": "regression", "activation": "softmax"}, "softmax makes no regression; give none", id="regression"),
+        pytest.param({"task": "regression", "activation": "softmax"}, "softmax makes no regression; give none", id="softmax"),
         pytest.param({"task": "multiclass-classification", "activation": "sigmoid"}, "give none or softmax", id="sigmoid"),
         pytest.param({"task": "tensors"}, "its outputs stay as they are", id="tensors"),
     ],
