@@ -8,16 +8,17 @@ from rich.table import Table
 
 from benchmarks.optimization.interleaved import Times
 
+OBJECTIVES = {"latency": 1, "throughput": 64}  # and the rows of a call that each is about
 _NOISE = 1.02  # a ratio whose whole interval lies beyond it is a loss
 
 
 def variant(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of a row of the selection: numbers to compare, and why it won or lost."""
-    speeds = {entry["batch"]: entry for entry in row["benchmark"] if entry["concurrency"] == 1}
+    speeds = {entry["batch"]: entry for entry in row["benchmark"] if entry.get("concurrency", 1) == 1}
     parity = [entry["max_absolute"] for entry in row["parity"] if entry["max_absolute"] is not None]
     footprint, accuracy = row["footprint"] or {}, row["accuracy"] or {}
     return {
-        "variant": row["name"].rpartition("/")[2],
+        "variant": short(row["name"]),
         "status": row["status"],
         "reason": row["reason"],
         "max_absolute": max(parity, default=None),
@@ -27,6 +28,16 @@ def variant(row: Mapping[str, Any]) -> dict[str, Any]:
         "rows_per_second_at_64": speeds[64]["rows_per_second"] if 64 in speeds else None,
         "size_bytes": footprint.get("size_bytes"),
     }
+
+
+def selected_for(objective: str) -> str:
+    """Return what the package that was selected for an objective is called."""
+    return f"selected for {objective}"
+
+
+def short(name: str) -> str:
+    """Return the variant of "candidate/variant"."""
+    return name.rpartition("/")[2]
 
 
 def final(times: Mapping[tuple[str, int], Times], defaults: str) -> list[dict[str, Any]]:
@@ -52,13 +63,18 @@ def final(times: Mapping[tuple[str, int], Times], defaults: str) -> list[dict[st
 def missed(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the benchmark asks for and a case did not keep: a winner that is no slower than ONNX Runtime as it comes."""
     for row in result["final"]:
-        if row["contestant"] == "selected" and row["batch"] == 1 and row["interval"][0] > _NOISE:
-            yield f"{result['case']}: {result['winner']} takes {row['ratio']:.2f} times as long as ONNX Runtime as it comes"
+        for objective, batch in OBJECTIVES.items():
+            judged = row["contestant"] == selected_for(objective) and row["batch"] == batch
+            if judged and row["interval"][0] > _NOISE:
+                winner = result["searches"][objective]["winner"]
+                yield f"{result['case']}: {winner}, selected for {objective}, takes {row['ratio']:.2f} times as long as plain"
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """Print the two tables of a case."""
-    console.print(f"\n[bold]{result['case']}[/bold]: {result['winner']}, found in {result['search_seconds']:.1f} s")
+    console.print(f"\n[bold]{result['case']}[/bold]")
+    for objective, found in result["searches"].items():
+        console.print(f"for {objective}: {found['winner']} ({found['reason']}), in {found['seconds']:.1f} s")
     console.print(_variants(result))
     console.print(_final(result))
     if result["olive"] is not None:

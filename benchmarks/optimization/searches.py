@@ -26,14 +26,14 @@ class Search:
     winner: Path
 
 
-def optimize(case: Case, folder: Path) -> Search:
-    """Run `tidegate optimize` on a prepared case, as a user does."""
+def optimize(case: Case, folder: Path, objective: str) -> Search:
+    """Run `tidegate optimize` on a prepared case, as a user does, for an objective."""
     labelled = ["--label-column", case.label_column] if case.label_column else []
-    found = folder / "optimized"
+    found = folder / f"optimized-for-{objective}"
     command = [sys.executable, "-m", "tidegate", "optimize", str(folder / PACKAGE), "--data", str(folder / HOLDOUT)]
     started = time.perf_counter()
     done = subprocess.run(
-        [*command, *labelled, "--out", str(found), "--json"],
+        [*command, *labelled, "--objective", objective, "--out", str(found), "--json"],
         capture_output=True,
         text=True,
         timeout=_OPTIMIZE_SECONDS,

@@ -47,7 +47,8 @@ class Transformer:
             columns["token_type_ids"] = tensor_column(np.zeros_like(tokens))
         table = pa.table(columns)
         labels = self.own(folder)({"input_ids": tokens, "attention_mask": np.ones_like(tokens)})()
-        labelled = table.append_column("label", pa.array(np.asarray(labels).argmax(axis=1)))
+        names = np.array(source.classes)[np.asarray(labels).argmax(axis=1)]
+        labelled = table.append_column("label", pa.array(names.tolist()))
         write_case(folder, source, labelled.slice(0, 300), labelled.slice(300), "label")
 
     def own(self, folder: Path) -> Own:
