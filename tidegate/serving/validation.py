@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidegate.packaging.manifest import Manifest, TensorSpec
-from tidegate.serving.errors import bad_request
+from tidegate.serving.errors import RequestError, bad_request
 from tidegate.serving.tensors import DATATYPES, DTYPES, Array, is_null
 
 _KEY_DATATYPES = ("BYTES", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
@@ -50,6 +50,7 @@ class InputValidator:
         self._keys = manifest.features.join_keys if manifest.features else ()
         self._request_checks = tuple(_TensorCheck(spec, count_unusual) for spec in inputs if spec.source == "request")
         self._feature_checks = tuple(_TensorCheck(spec, count_unusual) for spec in inputs if spec.source == "feature")
+        self._all_checks = (*self._request_checks, *self._feature_checks)
         self._feature_names = frozenset(check.name for check in self._feature_checks)
         self._known = self._feature_names | {check.name for check in self._request_checks} | set(self._keys)
 
@@ -57,12 +58,13 @@ class InputValidator:
         """Return the tensors, checked and shaped; raises RequestError (400) naming tensor, row, value and bound."""
         rows = self._row_count(tensors)
         features_given = self._features_given(tensors)
-        checked = {check.name: check(self._tensor(tensors, check.name), rows) for check in self._request_checks}
-        if features_given:
-            for check in self._feature_checks:
-                checked[check.name] = check(self._tensor(tensors, check.name), rows)
+        checks = self._all_checks if features_given else self._request_checks
+        for check in checks:
+            if check.name not in tensors:
+                raise self._missing(check.name)
+        checked = {check.name: check(tensors[check.name], rows) for check in checks}
         keys_needed = bool(self._feature_checks) and not features_given
-        keys = {key: _check_key(self._tensor(tensors, key), key, rows) for key in self._keys if keys_needed or key in tensors}
+        keys = {key: self._key(tensors, key, rows) for key in self._keys if keys_needed or key in tensors}
         return CheckedInputs(rows, checked, keys, features_given)
 
     def _row_count(self, tensors: Mapping[str, Array]) -> int:
@@ -87,11 +89,13 @@ class InputValidator:
             raise bad_request(f"some features are given, but not {missing}; give all of them, or none to have them looked up")
         return bool(given)
 
-    def _tensor(self, tensors: Mapping[str, Array], name: str) -> Array:
-        try:
-            return tensors[name]
-        except KeyError:
-            raise bad_request(f"tensor {name!r} is missing; this model takes {', '.join(self._wanted())}") from None
+    def _key(self, tensors: Mapping[str, Array], name: str, rows: int) -> Array:
+        if name not in tensors:
+            raise self._missing(name)
+        return _check_key(tensors[name], name, rows)
+
+    def _missing(self, name: str) -> RequestError:
+        return bad_request(f"tensor {name!r} is missing; this model takes {', '.join(self._wanted())}")
 
     def _wanted(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self._keys, *(check.name for check in self._request_checks))))
@@ -110,18 +114,28 @@ class _TensorCheck:
         self._maximum = np.inf if spec.maximum is None else spec.maximum
         self._categories = frozenset(spec.categories) if spec.categories is not None else None
         self._count_unusual = count_unusual
-        self._check_values = {"O": self._check_strings, "f": self._check_floats, "b": self._check_nothing}.get(
-            self._dtype.kind, self._check_integers
-        )
+        self._check_values = {"O": self._check_strings, "f": self._check_floats}.get(self._dtype.kind, self._check_integers)
+        self._is_text = self._dtype.kind == "O"
+        finite = float(np.finfo(self._dtype).max) if self._dtype.kind == "f" else np.inf
+        self._low, self._high = max(self._minimum, -finite), min(self._maximum, finite)
 
     def __call__(self, array: Array, rows: int) -> Array:
-        if array.dtype != self._dtype:
+        if array.dtype is not self._dtype and array.dtype != self._dtype:
             found = DATATYPES[array.dtype]
             raise bad_request(f"tensor {self.name!r} is {found}, but this model takes {self._datatype}")
-        shape = array.shape
-        if shape[1:] != self._row_shape:
+        if array.shape[1:] != self._row_shape:
             array = self._reshaped(array, rows)
-        return self._check_values(array, rows)
+        return array if not self._is_text and self._is_usual(array) else self._check_values(array, rows)
+
+    def _is_usual(self, array: Array) -> bool:
+        """Return whether all numbers are as in training, or may be missing and are; nearly all requests end here."""
+        if array.size == 1:
+            value = array.item()
+            return self._low <= value <= self._high or (self._nullable and value != value)
+        usual = np.count_nonzero((array >= self._low) & (array <= self._high))
+        if usual != array.size and self._nullable:
+            usual += np.count_nonzero(array != array)
+        return bool(usual == array.size)
 
     def _reshaped(self, array: Array, rows: int) -> Array:
         if self._row_is_scalar and array.size == rows:
@@ -139,21 +153,11 @@ class _TensorCheck:
             self._count_unusual(self.name, rows)
         return array
 
-    def _check_nothing(self, array: Array, rows: int) -> Array:
-        return array
-
     def _check_integers(self, array: Array, rows: int) -> Array:
-        if array.size != 1:
-            self._count_rows((array < self._minimum) | (array > self._maximum), rows)
-        elif not self._minimum <= array.item() <= self._maximum:
-            self._count_unusual(self.name, 1)
+        self._count_rows((array < self._minimum) | (array > self._maximum), rows)
         return array
 
     def _check_floats(self, array: Array, rows: int) -> Array:
-        if array.size == 1:
-            value = array.item()
-            if self._minimum <= value <= self._maximum and value - value == 0:
-                return array
         bad = ~np.isfinite(array) if not self._nullable else np.isinf(array)
         if bad.any():
             at = int(np.flatnonzero(bad)[0])
