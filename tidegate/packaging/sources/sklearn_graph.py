@@ -147,6 +147,8 @@ def _converted(model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...]
         raise PackageError(f"model {name}: {error}") from None
     except Exception as error:  # the converter raises whatever its parts raise
         raise PackageError(f"model {name}: {_why_unconvertible(error)}") from error
+    if reading.floats == "FP64":
+        _widen_imputers(graph.graph)
     return _with_exact_inputs(graph, inputs)
 
 
@@ -231,6 +233,24 @@ def _with_exact_inputs(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -
         for spec in inputs
     )
     return model
+
+
+def _widen_imputers(graph: onnx.GraphProto) -> None:
+    """Fill in missing 64-bit floats by comparison, since ONNX Runtime has no Imputer of them."""
+    for place, node in reversed(list(enumerate(graph.node))):
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type != "Imputer" or "imputed_value_floats" not in given:
+            continue
+        filling, missing = f"{node.output[0]} filling", f"{node.output[0]} is missing"
+        replaced = given.get("replaced_value_float", np.nan)
+        values = {filling: np.asarray(given["imputed_value_floats"]), f"{missing} as": np.asarray([replaced])}
+        graph.initializer.extend(numpy_helper.from_array(array.astype(np.float64), name) for name, array in values.items())
+        finds = ("IsNaN", [node.input[0]]) if np.isnan(replaced) else ("Equal", [node.input[0], f"{missing} as"])
+        comparison = helper.make_node(*finds, [missing], f"find {missing}")
+        choice = helper.make_node("Where", [missing, filling, node.input[0]], [node.output[0]], f"fill {node.output[0]}")
+        del graph.node[place]
+        graph.node.insert(place, choice)
+        graph.node.insert(place, comparison)
 
 
 def _with_standard_output(model: onnx.ModelProto, task: Task, targets: int | None) -> onnx.ModelProto:
