@@ -32,7 +32,7 @@ class Candidates:
 
 @pytest.fixture(scope="session")
 def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Table) -> Candidates:
-    """`mlp`, `trees`, and in a folder of their own the trees whose export is known to be wrong."""
+    """`mlp` and `trees`."""
     folder = tmp_path_factory.mktemp("candidates")
     training, holdout = tiny_examples.slice(0, 900), tiny_examples.slice(900)
     frame = pd.DataFrame(training_arrays(training, INPUTS))
@@ -48,10 +48,6 @@ def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Table
             ColumnTransformer([("t", ordinal, TEXTS), ("n", "passthrough", NUMBERS)]),
             HistGradientBoostingClassifier(max_iter=30, random_state=0),
         ),
-        "wrong": make_pipeline(
-            ColumnTransformer([("t", ordinal, TEXTS), ("n", "passthrough", NUMBERS)]),
-            HistGradientBoostingClassifier(max_iter=30, random_state=0, categorical_features=[0, 1]),
-        ),
     }
     for name, model in models.items():
         with threadpool_limits(1):  # OpenMP threads that wait for a busy core cost more than they bring
@@ -61,7 +57,7 @@ def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_examples: pa.Table
             candidate=name,
             examples=Examples(training=training, reference=holdout, label_column="label"),
             settings=PackageSettings(name="tiny", request_inputs=INPUTS),
-            out=folder / ("odd" if name == "wrong" else "packages") / name,
+            out=folder / "packages" / name,
         )
     return Candidates(folder / "packages", holdout)
 
