@@ -94,9 +94,10 @@ def write_package(
     reference: pa.Table | Path,
     files: Mapping[str, bytes | Path] = MappingProxyType({}),
 ) -> Manifest:
-    """Write a model package to the directory `to`, atomically, and return its manifest with `files` filled in.
+    """Write a model package to the directory `to`, whole or not at all, and return its manifest with `files` filled in.
 
-    The model card and the bill of materials are made from the manifest.
+    The model card and the bill of materials are made from the manifest. An earlier package is moved aside, then the new one in:
+    a process that is killed between the two leaves the earlier one beside `to`, as `.NAME.…/replaced`.
 
     Args:
         to: Must be free, an empty directory, or an earlier package, which is replaced.
