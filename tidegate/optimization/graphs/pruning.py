@@ -14,7 +14,7 @@ _WEIGHTS = 1  # place of the weights among the inputs
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruning:
     """A graph whose layers hold `zeros` zeros among their `weights` weights."""
 
     model: onnx.ModelProto
@@ -28,7 +28,7 @@ class Pruned:
         return self.zeros / self.weights if self.weights else 0.0
 
 
-def without_smallest_weights(model: onnx.ModelProto, share: float) -> Pruned:
+def without_smallest_weights(model: onnx.ModelProto, share: float) -> Pruning:
     """Return a copy of `model` in which the share of each layer's weights with the least magnitude is zero.
 
     Each layer loses the same share, rounded down to whole weights, so that none is emptied because its scale is small; weights
@@ -44,7 +44,7 @@ def without_smallest_weights(model: onnx.ModelProto, share: float) -> Pruned:
     for tensor in copy.graph.initializer:
         if tensor.name in pruned:
             tensor.CopyFrom(numpy_helper.from_array(pruned[tensor.name], tensor.name))
-    return Pruned(
+    return Pruning(
         copy,
         layers=len(pruned),
         weights=sum(array.size for array in pruned.values()),

@@ -21,8 +21,8 @@ _STEPS = 4
 class PrunedUnits(VariantBuilder):
     """Smaller matrices, and so less to compute and to load, on any hardware; the next layer is fitted to `rows` of the package.
 
-    At most `percent` percent of the units of each hidden layer go, and a quarter of that less each time the golden sample's
-    answers move beyond `max_absolute` + `max_relative` · |answer|. As with `pruned`, the answers differ more than rounding
+    At most `most_percent` of the units of each hidden layer go, and a quarter of that less each time the golden sample's answers
+    move beyond `max_absolute` + `max_relative` · |answer|. As with `pruned`, the answers differ more than rounding
     does, and it declares 8-bit precision for the widest tolerances of the parity gate; the accuracy gate is its judge.
     """
 
@@ -30,7 +30,7 @@ class PrunedUnits(VariantBuilder):
     precision: ClassVar[Precision] = "int8"
     complexity: ClassVar[int] = 55
     targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
-    percent: int = 60
+    most_percent: int = 60
     rows: int = 4096
     max_absolute: float = 0.05
     max_relative: float = 0.05
@@ -49,7 +49,7 @@ class PrunedUnits(VariantBuilder):
         batches = calibration_batches(package, rows=self.rows)
         sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
         for step in range(_STEPS):
-            narrowed = without_weakest_units(model, self.percent / 100 * (1 - step / _STEPS), batches)
+            narrowed = without_weakest_units(model, self.most_percent / 100 * (1 - step / _STEPS), batches)
             graph = narrowed.model.SerializeToString()
             if narrowed.removed and sample.agrees_with(graph):
                 return BuiltGraph(
@@ -58,5 +58,5 @@ class PrunedUnits(VariantBuilder):
                     parameters={"removed": narrowed.removed},
                     note=f"{narrowed.removed} of {narrowed.units} units in {narrowed.layers} hidden layers are removed",
                 )
-        least = self.percent / _STEPS
+        least = self.most_percent / _STEPS
         raise NotApplicable(f"without {least:g} % of its hidden units the answers change too much, or no unit would go")

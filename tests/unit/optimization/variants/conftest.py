@@ -9,6 +9,7 @@ import pytest
 from tests.unit.optimization.variants import models
 
 SHAPES = {"convolutions": (1, 8, 8), "recurrent": (5, 3)}  # of a row; of all others six numbers
+ROWS = {"transformer": models.token_rows, "columns": models.column_rows}
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def package(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
             return request.getfixturevalue("candidates").packages / kind
         if kind not in written:
             graph, rng = getattr(models, kind)(np.random.default_rng(5)), np.random.default_rng(5)
-            rows = models.token_rows(rng) if kind == "transformer" else models.rows_of(rng, *SHAPES.get(kind, (6,)))
+            rows = ROWS[kind](rng) if kind in ROWS else models.rows_of(rng, *SHAPES.get(kind, (6,)))
             written[kind] = models.write_model(graph, rows, folder / kind)
         return written[kind]
 

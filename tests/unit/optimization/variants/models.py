@@ -10,6 +10,7 @@ import pyarrow as pa
 from onnx import helper, numpy_helper, parser
 
 from tidegate.packaging.golden import Golden
+from tidegate.packaging.graph_packing import pack_graph
 from tidegate.packaging.inputs import tensor_column
 from tidegate.packaging.manifest import LABEL, SCHEMA_VERSION, Datatype, Manifest, Runtime, Signature, TensorSpec, Variant
 from tidegate.packaging.package import write_package
@@ -38,6 +39,7 @@ def write_model(model: onnx.ModelProto, rows: Mapping[str, np.ndarray], to: Path
     names = [output.name for output in session.get_outputs()]
     answers = dict(zip(names, session.run(names, dict(rows)), strict=True))
     table = pa.table({name: tensor_column(array[GOLDEN_ROWS:]) for name, array in {**rows, **answers}.items()})
+    graph, packing = pack_graph(model, _specs(rows))
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name="tensors",
@@ -47,13 +49,14 @@ def write_model(model: onnx.ModelProto, rows: Mapping[str, np.ndarray], to: Path
         runtime=Runtime(),
         metrics={},
         files={},
+        packing=packing,
     )
     golden = Golden(
         {name: array[:GOLDEN_ROWS] for name, array in rows.items()},
         {name: array[:GOLDEN_ROWS] for name, array in answers.items()},
     )
     reference = table.append_column(LABEL, pa.nulls(table.num_rows, pa.float64()))
-    write_package(to, manifest, model=model.SerializeToString(), golden=golden, reference=reference)
+    write_package(to, manifest, model=graph.SerializeToString(), golden=golden, reference=reference)
     return to
 
 
@@ -221,3 +224,21 @@ def sensitive(rng: np.random.Generator) -> onnx.ModelProto:
         }""",
         weights,
     )
+
+
+def columns(rng: np.random.Generator) -> onnx.ModelProto:
+    """Sixteen columns side by side, as from a table; their package feeds them as one matrix."""
+    names = [f"c{number}" for number in range(16)]
+    twice = floats(rng, 17, 6, scale=0.3).repeat(2, axis=1)  # every unit has a twin
+    weights = {"w1": twice[1:], "b1": twice[0], "w2": floats(rng, 12, 2)}
+    return graph_of(
+        f"""columns ({", ".join(f"float[n, 1] {name}" for name in names)}) => (float[n, 2] scores) {{
+            x = Concat<axis = 1>({", ".join(names)})   m = MatMul(x, w1)   a = Add(m, b1)   h = Relu(a)
+            l = MatMul(h, w2)   scores = Softmax(l)
+        }}""",
+        weights,
+    )
+
+
+def column_rows(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {f"c{number}": floats(rng, GOLDEN_ROWS + REFERENCE_ROWS, 1) for number in range(16)}

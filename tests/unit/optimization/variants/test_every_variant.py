@@ -17,12 +17,12 @@ from tidegate.packaging.package import read_manifest
 from tidegate.packaging.session import GraphSession
 from tidegate.project import ParityGate
 
-KINDS = ("mlp", "trees", "dense", "convolutions", "transformer", "recurrent", "overflowing", "branching")
-MIXED_IS_FP16 = dict.fromkeys(("mlp", "dense", "convolutions", "transformer", "recurrent", "branching"), "that is variant fp16")
+KINDS = ("mlp", "trees", "dense", "convolutions", "transformer", "recurrent", "overflowing", "branching", "columns")
+IS_FP16 = {kind: "that is variant fp16" for kind in KINDS if kind not in ("trees", "overflowing")}
 NO_TREES = {"trees": "it is a tree ensemble"}
 NO_CLASS_1 = dict.fromkeys(KINDS[2:], "no probability of class 1 is taken")
 NO_UNITS = dict.fromkeys(("convolutions", "recurrent", "branching"), "no dense layer's units")
-ONE_PATH = dict.fromkeys(("dense", "convolutions", "recurrent", "overflowing", "branching"), "no branches")
+ONE_PATH = dict.fromkeys(("dense", "convolutions", "recurrent", "overflowing", "branching", "columns"), "no branches")
 AS_EXPORTED = dict.fromkeys(("dense", "transformer", "recurrent", "overflowing", "branching"), "nothing to simplify")
 
 # Why a variant does not apply to a kind of model; to all others it does.
@@ -34,16 +34,17 @@ REFUSALS: dict[str, dict[str, str]] = {
     "threads-2": {},
     "parallel": ONE_PATH,
     "fp16": NO_TREES,
-    "mixed-precision": NO_TREES | MIXED_IS_FP16,
+    "mixed-precision": NO_TREES | IS_FP16,
     "int8-dynamic": NO_TREES,
     "int8-static-minmax": NO_TREES,
     "int8-static-entropy": NO_TREES,
     "int8-static-percentile": NO_TREES,
     "pruned-units": NO_TREES | NO_UNITS,
+    "pruned": NO_TREES,
     "pruned-50": NO_TREES,
     "pruned-70": NO_TREES,
 }
-# They change more than rounding does, or clip weights: the gates judge them.
+# Weights are clipped, or go whatever that costs: the gates judge it.
 UNBOUNDED = {("fp16", "overflowing")} | {(name, kind) for name in ("pruned-50", "pruned-70") for kind in KINDS}
 
 
@@ -106,6 +107,10 @@ def test_the_same_package_gives_the_same_graph(package: Callable[[str], Path], v
     assert builder.build(baseline, runtime) == builder.build(baseline, runtime)
 
 
+def test_columns_are_fed_packed(package: Callable[[str], Path]) -> None:
+    assert [len(part.columns) for part in read_manifest(package("columns")).packing] == [16]
+
+
 def test_all_are_found_by_name_simplest_first() -> None:
     names = variant_names()
 
@@ -121,4 +126,3 @@ def test_parameters_are_scalars_and_differ_between_settings() -> None:
         assert all(isinstance(value, bool | int | float | str) for value in parameters.values())
     assert recorded["int8-static-entropy"]["calibration"] == "entropy"
     assert recorded["threads-4"] == {"threads": 4}
-    assert recorded["pruned-70"] == {"percent": 70}
