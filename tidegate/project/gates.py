@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
 from tidegate.project.misfit import misfit
-from tidegate.project.types import Names, Positive, Section, Share
+from tidegate.project.types import Count, Names, Positive, Section, Share
 
 Precision = Literal["full", "half", "int8"]
 MetricName = Literal["roc_auc", "accuracy", "log_loss", "rmse", "mae"]
@@ -22,6 +22,12 @@ class DataGate(Section):
     max_null_share_of: dict[str, Share] = Field(default_factory=dict, description="Column name to its own bound.")
     label_rate: tuple[Share, Share] = Field(default=(0.001, 0.999), description="Lowest and highest share of class 1.")
     max_duplicate_share: Share = Field(default=0.0, description="Share of rows whose id occurred before.")
+
+    @model_validator(mode="after")
+    def _label_rate_rises(self) -> Self:
+        if self.label_rate[0] > self.label_rate[1]:
+            raise misfit("label_rate", list(self.label_rate), "give the lowest share first, such as [0.05, 0.6]")
+        return self
 
 
 class Tolerance(Section):
@@ -108,8 +114,8 @@ class BenchmarkGate(Section):
     max_size_mb: Positive | None = Field(default=None, description="Of the graph.")
     max_memory_mb: Positive | None = Field(default=None, description="That loading and running it adds to a process, at most.")
     max_load_seconds: Positive | None = Field(default=None, description="From its files to the first answer.")
-    batch_sizes: tuple[int, ...] = Field(default=(1, 64), min_length=1)
-    concurrencies: tuple[int, ...] = Field(default=(1, 2), min_length=1, description="Callers at once, at the largest batch.")
+    batch_sizes: tuple[Count, ...] = Field(default=(1, 64), min_length=1)
+    concurrencies: tuple[Count, ...] = Field(default=(1, 2), min_length=1, description="Callers at once, at the largest batch.")
     rounds: int = Field(default=15, ge=3, description="Interleaved rounds over all surviving variants.")
     calls_per_round: int = Field(default=200, ge=10)
     max_seconds: Positive = Field(default=15.0, description="Of the whole benchmark; slow variants make fewer calls a round.")

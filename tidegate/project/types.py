@@ -24,6 +24,7 @@ def _known_address(address: str) -> str:
 Name = Annotated[str, Field(pattern=NAME, max_length=45)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=604_800)]
 WholeDays = Annotated[int, Field(ge=1, le=36_500)]
 Text = Annotated[str, Field(min_length=1, pattern=LINE)]

@@ -1,4 +1,4 @@
-"""The metrics that a model's accuracy is judged by: one a file, found by name. A file added here is a new metric.
+"""The metrics that a model's accuracy is judged by: one a file, found by name. The gates list the names that they accept.
 
 >>> import numpy as np
 >>> rmse = metric("rmse")
