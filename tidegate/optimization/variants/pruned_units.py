@@ -21,8 +21,8 @@ _STEPS = 4
 class PrunedUnits(VariantBuilder):
     """Smaller matrices, and so less to compute and to load, on any hardware; the next layer is fitted to `rows` of the package.
 
-    At most `most_percent` of the units of each hidden layer go, and a quarter of that less each time the golden sample's answers
-    move beyond `max_absolute` + `max_relative` · |answer|. As with `pruned`, the answers differ more than rounding
+    At most `most_percent` of the units of each hidden layer go, and a quarter of that less each time the golden sample's
+    answers move beyond `max_absolute` + `max_relative` · |answer|. As with `pruned`, the answers differ more than rounding
     does, and it declares 8-bit precision for the widest tolerances of the parity gate; the accuracy gate is its judge.
     """
 
