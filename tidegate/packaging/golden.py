@@ -81,16 +81,13 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 def _check_directory(stream: BinaryIO) -> None:
     """Bound the archive's table of contents, which zipfile reads whole: so many bytes, as the last record says."""
     stream.seek(-min(_LAST_RECORDS, stream.seek(0, os.SEEK_END)), os.SEEK_END)
-    locator, end = _split(stream.read())
+    records = stream.read()
+    locator, end = records[:-_END_RECORD], records[-_END_RECORD:]
     if not end.startswith(b"PK\x05\x06") or locator.startswith(b"PK\x06\x07"):
         raise ValueError("it is no archive of NumPy arrays")
     size = int.from_bytes(end[12:16], "little")
     if size > _LARGEST_DIRECTORY:
         raise ValueError(f"its table of contents has {size} bytes, at most {_LARGEST_DIRECTORY} are read")
-
-
-def _split(records: bytes) -> tuple[bytes, bytes]:
-    return records[:-_END_RECORD], records[-_END_RECORD:]
 
 
 def _check_members(members: list[zipfile.ZipInfo]) -> None:

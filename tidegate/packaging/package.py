@@ -124,10 +124,10 @@ def write_package(
                 _write(fresh / REFERENCE_NAME, reference)
             for name, content in files.items():
                 _write(fresh / name, content)
-            made = _with_entries(manifest, fresh)
+            made = _listing(msgspec.structs.replace(manifest, files={}), fresh)
             _write(fresh / CARD_NAME, model_card(made).encode())
             _write(fresh / BILL_NAME, bill_of_materials(made))
-            complete = _with_entries(manifest, fresh)
+            complete = _listing(made, fresh)
             check_manifest(complete, str(to))
             encoded = msgspec.json.format(msgspec.json.encode(complete, order="deterministic"), indent=2)
             _write(fresh / MANIFEST_NAME, encoded + b"\n")
@@ -254,8 +254,10 @@ def _check_content(file: Path) -> None:
         check_reference(file)
 
 
-def _with_entries(manifest: Manifest, folder: Path) -> Manifest:
-    entries = {path.name: entry_of(path) for path in sorted(folder.iterdir())}
+def _listing(manifest: Manifest, folder: Path) -> Manifest:
+    """Return the manifest with every file of the folder; those that it lists already are not read again."""
+    names = sorted(path.name for path in folder.iterdir())
+    entries = {name: manifest.files.get(name) or entry_of(folder / name) for name in names}
     return msgspec.structs.replace(manifest, schema_version=SCHEMA_VERSION, files=entries)
 
 

@@ -68,6 +68,15 @@ def test_every_file_is_a_component_with_its_digest(manifest: Manifest) -> None:
     assert listed == {name: entry.sha256 for name, entry in manifest.files.items()}
 
 
+def test_every_reference_leads_to_one_component(manifest: Manifest) -> None:
+    document = bill(manifest)
+    references = [part["bom-ref"] for part in (document["metadata"]["component"], *document["components"])]
+    (dependency,) = document["dependencies"]
+
+    assert len(set(references)) == len(references)
+    assert [dependency["ref"], *dependency["dependsOn"]] == references
+
+
 def test_the_tools_are_the_distributions_that_took_part(manifest: Manifest) -> None:
     (formula,) = bill(manifest)["formulation"]
     tools = {part["name"]: part for part in formula["components"]}
