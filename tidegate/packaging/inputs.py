@@ -179,7 +179,7 @@ def _as_array(name: str, column: pa.ChunkedArray, datatype: Datatype) -> np.ndar
             raise DataError(f"column {name!r} holds integers beyond 64 bits with sign; give them as text or floats") from error
         return _cast(name, np.asarray(whole.to_numpy(zero_copy_only=False), dtype=np.int64), datatype)
     if dtype.kind == "f" and (_is_number(kind) or pt.is_null(kind)):
-        floats = pc.fill_null(column.cast(pa.float64()), float("nan"))
+        floats = pc.fill_null(column.cast(pa.float64(), safe=False), float("nan"))
         return np.asarray(floats.to_numpy(zero_copy_only=False), dtype=dtype)
     raise DataError(f"column {name!r} has type {column.type}, which cannot be read as {datatype}")
 
