@@ -8,7 +8,10 @@ import pytest
 from pipelines.launcher import REPOSITORY
 
 FOLDER = REPOSITORY / "requirements"
-LOCKED = ("bootstrap", "build", "core", "server", "server-gpu", "steps", "steps-gpu", "test")
+LOCKED = (
+    *("bootstrap", "build", "core", "server", "server-gpu", "steps", "steps-gpu", "test"),
+    *("frameworks", "torch-cpu", "torch-cuda"),  # what models are packaged from; no image has them
+)
 # What only training, pipelines and people need.
 NOT_SERVED = {
     "feast",
@@ -40,7 +43,7 @@ def text(name: str) -> str:
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_every_package_is_pinned_and_hashed(name):
-    entries = re.split(r"\n(?=[a-z0-9])", text(name).strip())
+    entries = re.split(r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", text(name), flags=re.MULTILINE).strip())
 
     assert len(entries) >= len(pins(name)) > 0
     for entry in entries:
@@ -70,13 +73,21 @@ def test_server_holds_nothing_that_only_training_needs(name):
 
 @pytest.mark.parametrize(
     ("smaller", "larger"),
-    [("server", "steps"), ("server-gpu", "steps-gpu"), ("steps", "core"), ("core", "test")],
+    [("server", "steps"), ("server-gpu", "steps-gpu"), ("steps", "core"), ("core", "test"), ("core", "frameworks")],
 )
 def test_what_is_tested_is_what_is_deployed(smaller, larger):
     """Each set is a part of the next, version by version; the steps' is tested as a part of `core`."""
     inner, outer = pins(smaller), pins(larger)
 
     assert not {package: versions for package, versions in inner.items() if outer.get(package) != versions}
+
+
+def test_frameworks_are_tested_beside_what_is_deployed():
+    """The frameworks come on top of the tests' set, and PyTorch without what it needs: all of them have to agree."""
+    assert not {"torch", "onnxruntime-gpu"} & pins("frameworks").keys()
+    assert {version.partition("+")[0] for name in ("torch-cpu", "torch-cuda") for version in pins(name)["torch"]} == {"2.13.0"}
+    for package, versions in pins("frameworks").items():
+        assert pins("test").get(package, versions) == versions, package
 
 
 def test_gpu_sets_differ_by_the_runtime_alone():
