@@ -139,7 +139,7 @@ def lineage_of(monkeypatch, training_set, tmp_path):
     """Package nothing, and return the lineage that packages would have got."""
 
     def package(project: Project, release_id: str = "run-1") -> Lineage:
-        monkeypatch.setattr("tidegate.packaging.source.package_candidates", lambda *given: given)
+        monkeypatch.setattr("tidegate.packaging.packager.package_candidates", lambda *given: given)
         given = model.package_models(
             project, release_id=release_id, source=tmp_path / "source", training_set=training_set, out=tmp_path / "out"
         )
