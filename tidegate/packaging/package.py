@@ -50,7 +50,7 @@ from tidegate.packaging.manifest_rules import (
 from tidegate.packaging.manifest_versions import decode_any_version, written_version
 from tidegate.packaging.plain_files import check_entry, entry_of, read_plain
 from tidegate.packaging.reference import check_reference
-from tidegate.packaging.stored_package import download_files, stored_manifest
+from tidegate.packaging.stored_package import download_files, download_signature, stored_manifest
 from tidegate.storage import open_store
 
 _MADE_HERE = REQUIRED_FILES | {MANIFEST_NAME, SIGNATURE_NAME, CARD_NAME, BILL_NAME}
@@ -228,6 +228,7 @@ def fetch_package(uri: str, into: Path) -> Path:
     manifest = decode_manifest(raw, where=f"{uri.rstrip('/')}/{MANIFEST_NAME}")
     _refuse_to_overwrite(into)
     if (into / MANIFEST_NAME).is_file() and _manifest_bytes(into) == raw:
+        download_signature(store, "", into, where)
         verify_package(into)
         return into
     try:

@@ -38,12 +38,22 @@ def download_files(store: ObjectStore, prefix: str, manifest: Manifest, to: Path
             store.download(prefix + name, to / name)
         except ObjectNotFound:
             raise PackageError(f"{where}: {name} is missing; package again") from None
+    download_signature(store, prefix, to, where)
+
+
+def download_signature(store: ObjectStore, prefix: str, to: Path, where: str) -> None:
+    """Download `package.sig`, if there is one: a package that was fetched before may have been signed since."""
     with suppress(ObjectNotFound):
-        (to / SIGNATURE_NAME).write_bytes(stored_signature(store, prefix, where))
+        _check_size(store, prefix + SIGNATURE_NAME, LARGEST_SIGNATURE, where)
+        store.download(prefix + SIGNATURE_NAME, to / SIGNATURE_NAME)
 
 
 def _read(store: ObjectStore, key: str, limit: int, where: str) -> bytes:
+    _check_size(store, key, limit, where)
+    return store.get(key).data
+
+
+def _check_size(store: ObjectStore, key: str, limit: int, where: str) -> None:
     size = store.size(key)
     if size > limit:
         raise PackageError(f"{where}: {key} has {size} bytes, at most {limit} are read")
-    return store.get(key).data

@@ -146,6 +146,7 @@ class ModelRegistry:
         raw = self._manifest_bytes(name, version)
         if to.exists() or to.is_symlink():
             if _holds(to, raw):
+                self._files.download_signature(name, version, to)
                 verify_package(to)
                 return to
             raise RegistryError(f"registry: cannot download {name} version {version} to {to}: it exists; choose another place")

@@ -11,7 +11,7 @@ from tidegate.errors import PackageError, PreconditionFailed, RegistryError
 from tidegate.packaging.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from tidegate.packaging.package import VerifiedPackage, decode_manifest, verify_package
 from tidegate.packaging.signing_bundle import signer_of
-from tidegate.packaging.stored_package import download_files, stored_manifest, stored_signature
+from tidegate.packaging.stored_package import download_files, download_signature, stored_manifest, stored_signature
 from tidegate.registry.events import version_prefix
 from tidegate.storage.store import ObjectStore
 
@@ -70,6 +70,10 @@ class VersionFiles:
             raise RegistryError(f"registry: cannot write {beside}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+    def download_signature(self, name: str, version: int, to: Path) -> None:
+        """Add a version's signature, if it has one, to the copy of it at `to`."""
+        download_signature(self._store, version_prefix(name, version), to, f"package {name} version {version}")
 
     def _create_manifest(self, prefix: str, raw: bytes) -> None:
         try:

@@ -62,6 +62,17 @@ def test_an_unsigned_package_is_fetched(store: ObjectStore, tmp_path: Path) -> N
     assert inspect_package(fetch_package(store.uri, tmp_path / "into")).signature is None
 
 
+def test_a_package_that_was_signed_since_it_was_fetched_gets_its_signature(
+    store: ObjectStore, public_key: Path, tmp_path: Path
+) -> None:
+    signature = store.get("package.sig").data
+    store.delete("package.sig")
+    into = fetch_package(store.uri, tmp_path / "into")
+    store.put("package.sig", signature)
+
+    verify_signature(fetch_package(store.uri, into), public_key)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [

@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tidegate.errors import PackageError
 from tidegate.packaging import reference
+from tidegate.packaging.inputs import tensor_column, tensor_rows
 from tidegate.packaging.reference import check_reference, read_reference
 
 
@@ -20,6 +22,17 @@ def test_a_reference_is_read(package: Path) -> None:
 
     assert read_reference(package).column_names == ["x", "label"]
     assert read_reference(package, ["label"]).column_names == ["label"]
+
+
+def test_tensors_are_read_as_they_were_written(tmp_path: Path) -> None:
+    images = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    table = pa.table({"image": tensor_column(images), "label": [0, 1]})
+    pq.write_table(table, tmp_path / "reference.parquet")
+
+    read = read_reference(tmp_path)
+
+    assert read.equals(table)
+    np.testing.assert_array_equal(tensor_rows("image", read["image"]), images)
 
 
 @pytest.mark.parametrize(

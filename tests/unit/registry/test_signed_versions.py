@@ -57,11 +57,14 @@ def test_a_version_may_be_signed_later(
 ) -> None:
     package = make_package()
     registry.register(package, reason="unsigned")
+    copy = registry.download(MODEL, 1, tmp_path / "copy")
     sign_package(package, make_key("own"))
 
     registry.register(package, reason="signed")
 
-    verify_signature(registry.download(MODEL, 1, tmp_path / "copy"), public_key)
+    assert not (copy / "package.sig").exists()
+    verify_signature(registry.download(MODEL, 1, copy), public_key)
+    verify_signature(registry.download(MODEL, 1, tmp_path / "another"), public_key)
 
 
 def test_the_first_signature_of_a_key_stays(
