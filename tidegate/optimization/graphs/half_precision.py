@@ -5,7 +5,7 @@ an operator's definition allows, give two nodes one name (onnxconverter-common#2
 failed" even where nothing is converted (#297, onnxruntime#14235); so this one goes by the operators' own type constraints.
 """
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,8 +52,8 @@ def halvable_nodes(model: onnx.ModelProto) -> tuple[str, ...]:
     what comes before prepares raw features, which half precision would round (the year 2013 to a multiple of 1, a distance of
     5,000 to one of 4), and what comes after turns a score into a probability; both cost little.
     """
-    floats = _float_values(model)
-    able = {node.name for node in model.graph.node if _halved_inputs(node, floats, opset(model))}
+    types = _value_types(model)
+    able = {node.name for node in model.graph.node if _halved_inputs(node, types, opset(model))}
     return tuple(node.name for node in _between_dense_layers(model.graph) if node.name in able)
 
 
@@ -118,20 +118,20 @@ class _Rewriter:
 
     def rewrite(self) -> None:
         graph = self.model.graph
-        floats, version = _float_values(self.model), opset(self.model)
+        types, version = _value_types(self.model), opset(self.model)
         taken = value_names(graph)
         constants = _constants(graph)
-        wanted_single = self._wanted_single(floats, version)
+        wanted_single = self._wanted_single(types, version)
         for node in list(graph.node):
             if node.name not in self.nodes:
                 self._nodes.append(node)
                 continue
-            places = _halved_inputs(node, floats, version)
+            places = _halved_inputs(node, types, version)
             if not places:
                 raise KeyError(node.name)
             for place in places:
                 node.input[place] = self._in_half(node.input[place], constants, taken)
-            outputs = _halved_outputs(node, places, floats, version)
+            outputs = _halved_outputs(node, places, types, version)
             self._nodes.append(node)
             for place in outputs:
                 name = node.output[place]
@@ -142,11 +142,11 @@ class _Rewriter:
         graph.node.extend(self._nodes)
         _drop_unread(graph)
 
-    def _wanted_single(self, floats: Set[str], version: int) -> set[str]:
+    def _wanted_single(self, types: Mapping[str, int], version: int) -> set[str]:
         """Return the values that something reads in single precision: a node that stays, a subgraph, or the caller."""
         wanted = {output.name for output in self.model.graph.output}
         for node in self.model.graph.node:
-            halved = _halved_inputs(node, floats, version) if node.name in self.nodes else []
+            halved = _halved_inputs(node, types, version) if node.name in self.nodes else []
             wanted.update(name for place, name in enumerate(node.input) if place not in halved)
             wanted.update(captured_values(node))
         return wanted
@@ -174,44 +174,47 @@ def _cast(source: str, target: str, datatype: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], name=f"cast to {target}", to=datatype)
 
 
-def _float_values(model: onnx.ModelProto) -> frozenset[str]:
+def _value_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return what each value holds, as far as ONNX can tell: what operators of other domains make, it cannot."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = {
-        value.name
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+        value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info, *inferred.output)
     }
-    return frozenset(values | {tensor.name for tensor in inferred.initializer if tensor.data_type == TensorProto.FLOAT})
+    return values | {tensor.name: tensor.data_type for tensor in inferred.initializer}
 
 
-def _halved_inputs(node: onnx.NodeProto, floats: Set[str], version: int) -> list[int]:
-    """Return which inputs of a node become half precision; none if the node cannot work in it."""
+def _halved_inputs(node: onnx.NodeProto, types: Mapping[str, int], version: int) -> list[int]:
+    """Return which inputs of a node become half precision; none if the node cannot work in it, or one might not be a float."""
     if node.domain not in ("", "ai.onnx") or node.op_type in _NEVER or any(True for _ in subgraphs(node)):
         return []
     try:
         schema = onnx.defs.get_schema(node.op_type, version, "")
     except onnx.defs.SchemaError:
         return []
-    allows = {
-        constraint.type_param_str: "tensor(float16)" in constraint.allowed_type_strs for constraint in schema.type_constraints
-    }
+    allows = {rule.type_param_str: "tensor(float16)" in rule.allowed_type_strs for rule in schema.type_constraints}
     halved = []
     for place, name in enumerate(node.input):
-        kind = schema.inputs[min(place, len(schema.inputs) - 1)].type_str
-        if name not in floats or kind not in allows:  # of another type, or float by definition, such as a Resize's scales
+        kind = _kind(schema.inputs, place)
+        if not name or kind not in allows:  # left out, or of one type by definition, such as a Resize's scales
             continue
-        if not allows[kind]:
+        if name not in types or (types[name] == TensorProto.FLOAT and not allows[kind]):
             return []
-        halved.append(place)
+        if types[name] == TensorProto.FLOAT:
+            halved.append(place)
     return halved
 
 
-def _halved_outputs(node: onnx.NodeProto, inputs: list[int], floats: Set[str], version: int) -> Iterator[int]:
+def _halved_outputs(node: onnx.NodeProto, inputs: list[int], types: Mapping[str, int], version: int) -> Iterator[int]:
     schema = onnx.defs.get_schema(node.op_type, version, "")
-    kinds = {schema.inputs[min(place, len(schema.inputs) - 1)].type_str for place in inputs}
+    kinds = {_kind(schema.inputs, place) for place in inputs}
     for place, name in enumerate(node.output):
-        if name in floats and schema.outputs[min(place, len(schema.outputs) - 1)].type_str in kinds:
+        if name and types.get(name, TensorProto.FLOAT) == TensorProto.FLOAT and _kind(schema.outputs, place) in kinds:
             yield place
+
+
+def _kind(formal: Sequence[onnx.defs.OpSchema.FormalParameter], place: int) -> str:
+    """Return the type, or the name of the type, of an input or output; the last may stand for any number of them."""
+    return str(formal[min(place, len(formal) - 1)].type_str)
 
 
 def _between_dense_layers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

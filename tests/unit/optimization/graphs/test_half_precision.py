@@ -169,6 +169,24 @@ def test_operators_go_by_their_definition(
     run(found, {"x": np.ones([3, *(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])], np.float32)})
 
 
+def test_what_may_not_be_a_float_is_left_alone(rng: np.random.Generator) -> None:
+    model = models.graph_of(
+        """g (float[n, 4] x) => (float[n, 4] y) {
+            m = MatMul(x, w)   g = Gelu(m)   a = Add(m, g)   r = Relu(m)   b = Add(a, r)   y = MatMul(b, w)
+        }""",
+        {"w": models.floats(rng, 4, 4)},
+        opset=20,
+    )
+    model.graph.node[1].domain = "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    rows = {"x": models.floats(rng, 9, 4)}
+
+    halved = in_half(model, halvable_nodes(model)).model
+
+    assert halvable_nodes(model) == ("MatMul_0", "Relu_3", "Add_4", "MatMul_5"), "not what reads ONNX Runtime's own operator"
+    assert np.abs(run(halved, rows)[0] - run(model, rows)[0]).max() < 0.1
+
+
 def test_a_node_that_cannot_be_halved_is_named(rng: np.random.Generator) -> None:
     with pytest.raises(KeyError, match="Cast_1"):
         in_half(_cast(rng), ["Cast_1"])
