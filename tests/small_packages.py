@@ -143,6 +143,22 @@ def tokens(to: Path) -> Path:
     )
 
 
+def without_rows(to: Path) -> Path:
+    """Make `total`: its one output is a sum over all rows, which no server can answer by row."""
+    inputs = [_column("amount")]
+    nodes = [helper.make_node("ReduceSum", ["amount"], ["total"], keepdims=1)]
+    outputs = [TensorSpec(name="total", datatype="FP32", shape=(1, 1))]
+    return _package(
+        to,
+        "total",
+        _graph(nodes, inputs, outputs, {}),
+        {"amount": _random((ROWS, 1), "FP32", 0)},
+        task="tensors",
+        signature=Signature(inputs=tuple(inputs), outputs=tuple(outputs)),
+        reference={"amount": _random((ROWS, 1), "FP32", 0)},
+    )
+
+
 def every_type(to: Path) -> Path:
     """Make `echo`: one input [-1, 2] of every datatype, answered as it is."""
     datatypes: tuple[Datatype, ...] = (*NUMBER_TYPES, "BYTES")
@@ -203,7 +219,15 @@ def _graph(
     return made
 
 
-def _package(to: Path, name: str, graph: bytes, inputs: Mapping[str, np.ndarray], **fields: Any) -> Path:
+def _package(
+    to: Path,
+    name: str,
+    graph: bytes,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    reference: Mapping[str, np.ndarray] | None = None,
+    **fields: Any,
+) -> Path:
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -214,7 +238,7 @@ def _package(to: Path, name: str, graph: bytes, inputs: Mapping[str, np.ndarray]
         **fields,
     )
     outputs = GraphSession.of_graph(graph, Runtime(), manifest).run(inputs)
-    columns = {column: tensor_column(array) for column, array in (*inputs.items(), *outputs.items())}
-    reference = pa.table(columns | {LABEL: pa.nulls(ROWS, pa.int32())})
-    write_package(to, manifest, model=graph, golden=Golden(dict(inputs), outputs), reference=reference)
+    columns = {column: tensor_column(array) for column, array in (reference or {**inputs, **outputs}).items()}
+    table = pa.table(columns | {LABEL: pa.nulls(ROWS, pa.int32())})
+    write_package(to, manifest, model=graph, golden=Golden(dict(inputs), outputs), reference=table)
     return to

@@ -119,6 +119,39 @@ def test_casts_of_columns_become_one_cast() -> None:
     assert operators(packed) == ["Cast", "Concat"]
 
 
+def test_casts_of_casts_stay() -> None:
+    inputs = columns(5)
+    nodes = [cast(spec.name, f"{spec.name} whole", TensorProto.INT64) for spec in inputs]
+    nodes += [cast(node.output[0], f"{node.output[0]} again") for node in nodes]
+    graph = model([*nodes, join([node.output[0] for node in nodes[5:]])], inputs, {"y": TensorProto.FLOAT})
+    given = {name: np.nan_to_num(array) + np.float32(0.5) for name, array in arrays(inputs).items()}
+
+    packed, packing = pack_graph(graph, inputs)
+
+    [expected] = answers(graph, given)
+    [found] = answers(packed, pack(given, packing))
+    assert found.tolist() == expected.tolist()
+
+
+def test_texts_are_cast_by_column_since_the_others_may_be_no_numbers() -> None:
+    texts, floats = columns(4, "BYTES", "t"), columns(4)
+    nodes = [
+        join(names(texts), "joined"),
+        cast("t0", "t0 as float"),
+        cast("t1", "t1 as float"),
+        join(["t0 as float", "t1 as float", *names(floats)]),
+    ]
+    graph = model(nodes, [*texts, *floats], {"joined": TensorProto.STRING, "y": TensorProto.FLOAT})
+    given = arrays([*texts, *floats])
+    given |= {name: np.array([[str(row)] for row in range(ROWS)], object) for name in ("t0", "t1")}
+
+    packed, packing = pack_graph(graph, [*texts, *floats])
+
+    assert {part.datatype for part in packing} == {"BYTES", "FP32"}
+    for found, expected in zip(answers(packed, pack(given, packing)), answers(graph, given), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_interleaved_types_are_joined_and_put_in_order() -> None:
     floats, integers = columns(4), columns(4, "INT64", "n")
     casts = [cast(spec.name, f"{spec.name} as float") for spec in integers]

@@ -251,12 +251,26 @@ def test_an_axis_of_varying_length(serve: Callable[[str], Server], length: int) 
         pytest.param(
             "embedder", {"tokens": np.ones((3, 0), np.int64)}, r"shape \[3, 0\], which holds no values", id="no values"
         ),
+        pytest.param("echo", {"fp32": np.array([[1, np.inf]], np.float32)}, "'bool' is missing", id="all but one"),
         pytest.param("echo", {}, "holds no rows", id="nothing"),
     ],
 )
 def test_what_does_not_fit_is_a_400(serve: Callable[[str], Server], name: str, tensors: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message) as error:
         serve(name).answer(tensors)
+    assert error.value.status == 400
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_a_400_without_any_known_range(
+    serve: Callable[[str], Server], datatype: str, value: float
+) -> None:
+    server = serve("echo")
+    inputs = {name: array.copy() for name, array in server.golden.inputs.items()}
+    inputs[datatype.lower()][1, 1] = value
+    with pytest.raises(RequestError, match=f"tensor '{datatype.lower()}' row 1 is ") as error:
+        server.answer(inputs)
     assert error.value.status == 400
 
 

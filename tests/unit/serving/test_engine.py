@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests import small_packages
 from tidegate.errors import PackageError
 from tidegate.packaging.golden import Golden, golden_bytes, read_golden
 from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Manifest, Runtime, TensorSpec
@@ -69,6 +70,12 @@ def test_a_provider_that_is_not_there_is_refused(copied: Path, tiny_manifest: Ma
     runtime = Runtime(providers=("NoSuchExecutionProvider",))
     with pytest.raises(PackageError, match="ONNX Runtime has no NoSuchExecutionProvider"):
         Engine(copied, msgspec.structs.replace(tiny_manifest, runtime=runtime))
+
+
+def test_an_output_without_a_row_axis_is_refused(tmp_path: Path) -> None:
+    package = small_packages.without_rows(tmp_path / "package")
+    with pytest.raises(PackageError, match=r"output 'total' has shape \[1, 1\] for 6 rows; its first axis must be the rows'"):
+        Engine(package, read_manifest(package)).replay_golden(package)
 
 
 @pytest.mark.parametrize("name", ["schema-1-baseline", "schema-1-int8"])
