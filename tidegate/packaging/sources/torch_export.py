@@ -1,6 +1,7 @@
 """What PyTorch's modules and exported programs share: how their answers are named, and how they become ONNX."""
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,11 @@ DATATYPES: dict[torch.dtype, Datatype] = {
     torch.float64: "FP64",
 }
 _OUTPUT = "output"
+# What the exporter says, and what its users can do about it.
+_WAYS_OUT = {
+    "inferred a static shape": "the model works for one length of that axis only: take lengths from the tensors themselves",
+    "data-dependent": "the model decides by the values in its tensors: use torch.where or torch.cond for that",
+}
 
 
 def datatype_of(dtype: torch.dtype, what: str) -> Datatype:
@@ -101,18 +107,18 @@ def _cause(error: BaseException) -> str:
     """What the innermost error says: the outer ones speak of the exporter's own stages, at length."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return reason(error)
+    said = reason(error)
+    return "; ".join([said, *(way_out for sign, way_out in _WAYS_OUT.items() if sign in said)])
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about other packages and its own workings from the user."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Keep the exporter's remarks from the user: on other packages, on its workings, and whole graphs that it fails on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

@@ -77,7 +77,7 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, np.ndarray]:
     return nn.Sequential(*layers), sample
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(network=networks())
 def test_a_random_network_answers_the_same_in_batches_of_any_size(network: tuple[nn.Module, np.ndarray]) -> None:
     module, sample = network
@@ -237,13 +237,13 @@ VECTORS = {"x": RANDOM.random((ROWS, 4))}
         pytest.param(
             lambda: TorchModel(Function(lambda self, x: x.view(4, 4) * 2), "four"),
             {"x": RANDOM.random((4, 4))},
-            "torch.onnx cannot convert it",
+            "torch.onnx cannot convert it: .*; the model works for one length of that axis only",
             id="works for one number of rows only",
         ),
         pytest.param(
             lambda: TorchModel(Function(lambda self, x: x * 2 if x.sum() > 0 else x), "if"),
             VECTORS,
-            "torch.onnx cannot convert it",
+            "torch.onnx cannot convert it: .*; the model decides by the values in its tensors: use torch.where",
             id="control flow that depends on data",
         ),
     ],
