@@ -11,7 +11,8 @@ from tidegate.packaging.inputs import tensor_column
 from tidegate.packaging.sources.opening import open_source
 
 _MODEL = "bert"
-_HIDDEN, _HEADS, _LAYERS, _TOKENS, _LENGTH, _ROWS = 128, 2, 4, 2_000, 32, 600
+_HIDDEN, _HEADS, _LAYERS, _TOKENS, _LENGTH = 128, 2, 4, 2_000, 32
+_TRAINING, _HOLDOUT = 300, 800  # fewer labelled rows than 598 cannot show a loss below 0.005
 
 
 class Transformer:
@@ -41,7 +42,7 @@ class Transformer:
         BertForSequenceClassification(config).eval().save_pretrained(folder / _MODEL)
         source = open_source(folder / _MODEL)
         rng = np.random.default_rng(0)
-        tokens = rng.integers(5, _TOKENS, (_ROWS, _LENGTH))
+        tokens = rng.integers(5, _TOKENS, (_TRAINING + _HOLDOUT, _LENGTH))
         columns = {"input_ids": tensor_column(tokens), "attention_mask": tensor_column(np.ones_like(tokens))}
         if "token_type_ids" in source.columns:
             columns["token_type_ids"] = tensor_column(np.zeros_like(tokens))
@@ -49,7 +50,7 @@ class Transformer:
         labels = self.own(folder)({"input_ids": tokens, "attention_mask": np.ones_like(tokens)})()
         names = np.array(source.classes)[np.asarray(labels).argmax(axis=1)]
         labelled = table.append_column("label", pa.array(names.tolist()))
-        write_case(folder, source, labelled.slice(0, 300), labelled.slice(300), "label")
+        write_case(folder, source, labelled.slice(0, _TRAINING), labelled.slice(_TRAINING), "label")
 
     def own(self, folder: Path) -> Own:
         """Call the module in inference mode, with its softmax."""
