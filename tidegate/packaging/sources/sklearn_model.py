@@ -25,6 +25,8 @@ from tidegate.packaging.manifest import (
 from tidegate.packaging.sources.sklearn_graph import closest_graph
 from tidegate.packaging.sources.source import Array
 
+_SHUFFLES = 4
+
 
 class SklearnModel:
     """A fitted classifier with probabilities, or a regressor, that takes rows of columns: an estimator, or a pipeline."""
@@ -78,7 +80,20 @@ class SklearnModel:
 
     def to_onnx(self, inputs: Sequence[TensorSpec], example: Mapping[str, Array]) -> onnx.ModelProto:
         """Return the graph that agrees best with `predict` on the example; raises PackageError if a part has no converter."""
-        return closest_graph(self._model, self._name, self.task, tuple(inputs), example, self.predict(example))
+        rows = self._with_shuffled(example)
+        return closest_graph(self._model, self._name, self.task, tuple(inputs), rows, self.predict(rows))
+
+    def _with_shuffled(self, example: Mapping[str, Array]) -> dict[str, Array]:
+        """Add rows whose values come from different rows each: more ways through the trees, along the same values."""
+        rows = len(next(iter(example.values())))
+        shuffles = np.random.default_rng(0)
+        places = {name: [shuffles.permutation(rows) for _ in range(_SHUFFLES)] for name in example}
+        shuffled = {name: np.concatenate([array[place] for place in places[name]]) for name, array in example.items()}
+        try:
+            self.predict(shuffled)
+        except PackageError:  # a step refuses what never occurs together
+            return dict(example)
+        return {name: np.concatenate([array, shuffled[name]]) for name, array in example.items()}
 
     def _check_count(self, inputs: Sequence[TensorSpec]) -> None:
         wanted = getattr(self._model, "n_features_in_", None)

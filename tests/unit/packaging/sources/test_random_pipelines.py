@@ -24,8 +24,11 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, R
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
+from tests.unit.packaging.sources.round_trip import Trip
 from tests.unit.packaging.sources.tabular import frame_of, tabular_trip
 from tidegate.packaging.sample import golden_inputs
+from tidegate.packaging.signature import infer_inputs
+from tidegate.packaging.sources.opening import wrap_model
 
 ROWS = 120
 BOUNDED = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -102,10 +105,11 @@ def target_of(table: pa.Table, classes: int) -> np.ndarray:
 
 
 def assert_agrees_at_the_edges_too(model: Any, table: pa.Table) -> None:
-    trip = tabular_trip(model, table)
-    _, edges = golden_inputs(table, trip.inputs, count=1, seed=0)
-    trip.assert_agrees()
-    trip.assert_agrees(arrays=edges)
+    source = wrap_model(model, "model")
+    inputs = source.accept(infer_inputs(table, source.columns, None))
+    real, edges = golden_inputs(table, inputs, count=ROWS, seed=0)
+    rows = {name: np.concatenate([real[name], edges[name]]) for name in real}
+    Trip(source, inputs, rows, source.to_onnx(inputs, rows)).assert_agrees()
 
 
 @given(
