@@ -22,7 +22,7 @@ class Int8Dynamic(VariantBuilder):
     """`reduce_range` uses 7 bits, so that CPUs without VNNI do not saturate and every CPU gives the same answer.
 
     Convolutions stay: their integer operator is slower than the float one on CPUs, and `int8-static` has a better. A layer
-    whose quantization moves the answers beyond `max_absolute` + `max_relative` · |answer| stays too.
+    whose quantization moves the golden sample's answers beyond the tolerances stays too.
     """
 
     name: ClassVar[str] = "int8-dynamic"
@@ -33,6 +33,7 @@ class Int8Dynamic(VariantBuilder):
     reduce_range: bool = True
     max_absolute: float = 0.05
     max_relative: float = 0.05
+    max_flip_rate: float = 0.02
     max_trials: int = 24
 
     def applies(self, model: onnx.ModelProto) -> str | None:
@@ -45,7 +46,7 @@ class Int8Dynamic(VariantBuilder):
 
         model = named(onnx.load(package / MODEL_NAME))
         del model.graph.value_info[:]  # PyTorch's exporter notes the shapes of weights, of which a Gemm's are transposed
-        sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
+        sample = GoldenSample.of_package(package, runtime, self)
 
         def quantize(excluded: Sequence[str]) -> bytes:
             with without_advice(), tempfile.TemporaryDirectory() as folder:

@@ -28,8 +28,8 @@ class Int8Static(VariantBuilder):
 
     The settings differ in how a range follows from the values seen: their least and greatest, all but the rarest (`percentile`
     of them), or the range that keeps most information (`entropy`). `reduce_range` uses 7 bits, so that CPUs without VNNI do not
-    saturate and every CPU gives the same answer. A layer whose quantization moves the answers beyond `max_absolute` +
-    `max_relative` · |answer| stays in single precision.
+    saturate and every CPU gives the same answer. A layer whose quantization moves the golden sample's answers beyond
+    the tolerances stays in single precision.
     """
 
     name: ClassVar[str] = "int8-static"
@@ -43,6 +43,7 @@ class Int8Static(VariantBuilder):
     reduce_range: bool = True
     max_absolute: float = 0.05
     max_relative: float = 0.05
+    max_flip_rate: float = 0.02
     max_trials: int = 24
 
     @classmethod
@@ -68,7 +69,7 @@ class Int8Static(VariantBuilder):
         }
         # Folding first joins what is quantized as one: a convolution with its normalization, a product with its bias.
         model = named(onnx.load_from_string(optimized(package / MODEL_NAME, runtime, "basic")))
-        sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
+        sample = GoldenSample.of_package(package, runtime, self)
         with without_advice(), tempfile.TemporaryDirectory() as folder:
             ranges, quantized = Path(folder) / "ranges.json", Path(folder) / MODEL_NAME
             batches = calibration_batches(package, rows=self.rows)

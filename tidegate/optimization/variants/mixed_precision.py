@@ -22,7 +22,7 @@ class MixedPrecision(VariantBuilder):
     The graphs tried round as hardware does that computes in half precision. On most CPUs the variant itself is more exact than
     that, since ONNX Runtime computes in single precision there, but what it is found to need holds on a GPU too.
 
-    `max_absolute` and `max_relative` are the parity gate's defaults for half precision; `max_trials` bounds the search, after
+    The tolerances are the parity gate's defaults for half precision; `max_trials` bounds the search, after
     which what was not tried stays in single precision. Where nothing has to stay, there is `fp16` for it already.
     """
 
@@ -32,6 +32,7 @@ class MixedPrecision(VariantBuilder):
     targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
     max_absolute: float = 0.01
     max_relative: float = 0.01
+    max_flip_rate: float = 0.01
     max_trials: int = 64
 
     def applies(self, model: onnx.ModelProto) -> str | None:
@@ -41,7 +42,7 @@ class MixedPrecision(VariantBuilder):
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
         """Search for the operators to keep; raises NotApplicable if there are none, or if nothing can be halved."""
         model = named(onnx.load(package / MODEL_NAME))
-        sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
+        sample = GoldenSample.of_package(package, runtime, self)
 
         def answers_hold(nodes: Sequence[str]) -> bool:
             return sample.agrees_with(rounded_like(in_half(model, nodes)).SerializeToString())

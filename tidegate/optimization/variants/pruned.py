@@ -22,8 +22,8 @@ class Pruned(VariantBuilder):
 
     What it gains is size once compressed, in an image layer or an object store, and a measured answer to how much of the model
     is needed. The same percentage goes from every layer: the most from `least_percent` to `most_percent` with which the golden
-    sample's answers stay within `max_absolute` + `max_relative` · |answer|, found by halving the interval; `pruned-50` and
-    `pruned-70` leave no choice, and the gates show what that costs.
+    sample's answers stay within the tolerances, found by halving the interval; `pruned-50` and `pruned-70` leave no choice, and
+    the gates show what that costs.
 
     Its arithmetic is single precision, but its answers differ as those of 8-bit integers do, not by rounding: it declares that
     precision, and so gets the widest tolerances of the parity gate. The accuracy gate is its judge.
@@ -37,6 +37,7 @@ class Pruned(VariantBuilder):
     most_percent: int = 90
     max_absolute: float = 0.05
     max_relative: float = 0.05
+    max_flip_rate: float = 0.02
 
     @classmethod
     def settings(cls) -> Mapping[str, Self]:
@@ -50,7 +51,7 @@ class Pruned(VariantBuilder):
     def build(self, package: Path, runtime: Runtime) -> BuiltGraph:
         """Zero the smallest weights; raises NotApplicable if none can go, or no layer's weights are constants of the graph."""
         model = onnx.load(package / MODEL_NAME)
-        sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
+        sample = GoldenSample.of_package(package, runtime, self)
         if not without_smallest_weights(model, 0).layers:
             raise NotApplicable("no layer's weights are constants of the graph")
         percent, pruned = self._most(model, sample)

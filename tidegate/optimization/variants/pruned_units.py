@@ -22,8 +22,8 @@ class PrunedUnits(VariantBuilder):
     """Smaller matrices, and so less to compute and to load, on any hardware; the next layer is fitted to `rows` of the package.
 
     At most `most_percent` of the units of each hidden layer go, and a quarter of that less each time the golden sample's
-    answers move beyond `max_absolute` + `max_relative` · |answer|. As with `pruned`, the answers differ more than rounding
-    does, and it declares 8-bit precision for the widest tolerances of the parity gate; the accuracy gate is its judge.
+    answers move beyond the tolerances. As with `pruned`, the answers differ more than rounding does, and it declares 8-bit
+    precision for the widest tolerances of the parity gate; the accuracy gate is its judge.
     """
 
     name: ClassVar[str] = "pruned-units"
@@ -34,6 +34,7 @@ class PrunedUnits(VariantBuilder):
     rows: int = 4096
     max_absolute: float = 0.05
     max_relative: float = 0.05
+    max_flip_rate: float = 0.02
 
     def applies(self, model: onnx.ModelProto) -> str | None:
         """Applies to graphs with hidden layers: units that one dense layer makes and only one other reads."""
@@ -47,7 +48,7 @@ class PrunedUnits(VariantBuilder):
         """Remove the weakest units; raises NotApplicable if not even a few can go."""
         model = named(onnx.load(package / MODEL_NAME))
         batches = calibration_batches(package, rows=self.rows)
-        sample = GoldenSample.of_package(package, runtime, max_absolute=self.max_absolute, max_relative=self.max_relative)
+        sample = GoldenSample.of_package(package, runtime, self)
         for step in range(_STEPS):
             narrowed = without_weakest_units(model, self.most_percent / 100 * (1 - step / _STEPS), batches)
             graph = narrowed.model.SerializeToString()

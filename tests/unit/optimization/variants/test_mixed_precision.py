@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable
 from tidegate.packaging.golden import read_golden
@@ -97,11 +96,3 @@ def test_it_refuses_to_be_what_another_variant_is(package: Package, kind: str, c
 def test_weights_that_half_precision_cannot_hold_are_told(package: Package) -> None:
     assert "weights beyond ±65504 were clipped" in build("fp16", package("overflowing")).note
     assert "clipped" not in build("fp16", package("dense")).note
-
-
-def test_a_graph_that_cannot_be_loaded_does_not_agree(package: Package) -> None:
-    runtime = read_manifest(package("dense")).runtime
-    sample = GoldenSample.of_package(package("dense"), runtime, max_absolute=1, max_relative=1)
-
-    assert sample.agrees_with((package("dense") / "model.onnx").read_bytes())
-    assert not sample.agrees_with(b"no graph")
