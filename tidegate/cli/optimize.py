@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import pyarrow as pa
@@ -19,6 +19,9 @@ from tidegate.cli.search_progress import Bars
 from tidegate.errors import OptimizationError
 from tidegate.optimization.records import PACKAGE_FOLDER, Selection, SelectionRow
 from tidegate.project import GatesSection
+
+if TYPE_CHECKING:
+    from tidegate.optimization.question import Question
 
 Target = Literal["cpu", "cuda", "tensorrt"]
 Objective = Literal["latency", "throughput", "cost", "size"]
@@ -50,20 +53,19 @@ def command(
     Each variant is built and judged in a process of its own. If this is interrupted, the same command goes on from there.
     """
     from tidegate.optimization.isolation.workers import Limits
+    from tidegate.optimization.question import Question
     from tidegate.optimization.search import optimize
-    from tidegate.optimization.trial import Question
 
     bounds = _gates(gates, objective)
     _require(target)
     _check_key(sign_key)
     names = _names(variants, bounds, target)
-    rows = _read(data)
+    question = Question(
+        gates=bounds, holdout=_read(data), label_column=label_column, seed=0, limits=Limits.of_this_machine(timeout)
+    )
     with tempfile.TemporaryDirectory(prefix="tidegate-optimize-") as folder:
         baseline, candidate = _baseline(package, Path(folder) / "fetched")
-        _check(rows, baseline, label_column)
-        question = Question(
-            gates=bounds, holdout=rows, label_column=label_column, seed=0, limits=Limits.of_this_machine(timeout)
-        )
+        _check(question, baseline)
         with _resumable(), Bars(stderr, quiet=as_json) as bars:
             selection = optimize(baseline, [f"{candidate}/{name}" for name in names], question, out, bars)
     _write_report(selection, out)
@@ -146,14 +148,13 @@ def _baseline(uri: str, into: Path) -> tuple[Path, str]:
     return path, variant.candidate
 
 
-def _check(rows: pa.Table, baseline: Path, label_column: str | None) -> None:
+def _check(question: "Question", baseline: Path) -> None:
     """Find what is wrong with the data before anything is built."""
-    from tidegate.optimization.trial import rows_to_ask
     from tidegate.packaging.inputs import input_arrays
     from tidegate.packaging.package import read_manifest
 
     manifest = read_manifest(baseline)
-    input_arrays(rows_to_ask(rows, label_column, manifest), manifest.signature.inputs)
+    input_arrays(question.rows(manifest), manifest.signature.inputs)
 
 
 def _check_key(key: Path | None) -> None:

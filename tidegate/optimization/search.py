@@ -24,9 +24,10 @@ from tidegate.optimization.build import build_variant_of, read_outcome, why_not
 from tidegate.optimization.isolation.workers import Limits, Workers
 from tidegate.optimization.judgement import Trial
 from tidegate.optimization.progress import Progress, Silent
+from tidegate.optimization.question import Question
 from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, Selection
 from tidegate.optimization.state import STATE_FOLDER, SearchState, key_of
-from tidegate.optimization.trial import Question, run_trial
+from tidegate.optimization.trial import run_trial
 from tidegate.optimization.winner import write_selection
 from tidegate.packaging.manifest import MANIFEST_NAME
 from tidegate.packaging.package import package_digest, verify_package

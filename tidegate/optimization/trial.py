@@ -4,89 +4,30 @@ A gate is only tried on what passed those before it: parity, accuracy, benchmark
 baselines.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from tidegate.errors import DataError, OptimizationError
-from tidegate.optimization.accuracy import (
-    accuracy_gate,
-    judge_accuracy,
-    labelled_rows,
-    labels_of,
-    measure_accuracy,
-    not_judged,
-)
+from tidegate.errors import OptimizationError
+from tidegate.optimization.accuracy import accuracy_gate, judge_accuracy, labels_of, measure_accuracy, not_judged
 from tidegate.optimization.benchmark.conductor import run_benchmark
-from tidegate.optimization.benchmark.cost import objective_by_round, price_by_round
+from tidegate.optimization.benchmark.cost import objective_by_round
 from tidegate.optimization.benchmark.judge import judge_benchmark
 from tidegate.optimization.benchmark.subject import write_rows
-from tidegate.optimization.benchmark.timings import Floats, Timings
+from tidegate.optimization.benchmark.timings import Timings
 from tidegate.optimization.choice import Contender, choose
-from tidegate.optimization.isolation.workers import Limits, Workers
-from tidegate.optimization.judgement import Judge, Judgement, Trial
-from tidegate.optimization.metrics import metric
+from tidegate.optimization.findings import Findings, unbuilt_row
+from tidegate.optimization.isolation.workers import Workers
+from tidegate.optimization.judgement import Judge, Trial
 from tidegate.optimization.progress import Progress
-from tidegate.optimization.records import Accuracy, BuildOutcome, Footprint, Selection, SelectionRow
+from tidegate.optimization.question import Question
+from tidegate.optimization.records import BuildOutcome, Selection
 from tidegate.optimization.state import SearchState, file_digest, key_of
-from tidegate.packaging.manifest import MODEL_NAME, SCORE_OUTPUTS, BenchmarkRow, Manifest, Verdict
+from tidegate.packaging.manifest import Verdict
 from tidegate.packaging.package import package_digest, read_manifest
 from tidegate.packaging.session import Array
-from tidegate.project import AccuracyGate, GatesSection
+from tidegate.project import AccuracyGate
 
 _ROWS_FILE = "rows.arrow"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What a search is asked.
-
-    Attributes:
-        gates: Bounds, objective and prices.
-        holdout: Rows that training never saw.
-        label_column: Their label, or None: then accuracy is not judged, and the verdicts say so.
-        seed: Of every draw.
-        limits: Of each process.
-    """
-
-    gates: GatesSection
-    holdout: pa.Table
-    label_column: str | None
-    seed: int
-    limits: Limits
-
-
-@dataclass(slots=True)
-class _Findings:
-    """What the gates found of one trial so far."""
-
-    trial: Trial
-    manifest: Manifest
-    judgement: Judgement
-    lost: str
-    verdicts: list[Verdict]
-    accuracy: Accuracy | None = None
-    price: Floats | None = None
-    footprint: Footprint = field(init=False)
-    benchmark: tuple[BenchmarkRow, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.footprint = Footprint(
-            size_bytes=self.manifest.files[MODEL_NAME].size,
-            load_seconds=self.judgement.load_seconds,
-            memory_bytes=self.judgement.memory_bytes,
-        )
-
-    @property
-    def name(self) -> str:
-        return self.trial.name
-
-    @property
-    def survives(self) -> bool:
-        return not self.lost and all(verdict.passed for verdict in self.verdicts)
 
 
 def run_trial(
@@ -101,22 +42,22 @@ def run_trial(
 
     Args:
         question: What is asked.
-        trials: Packages to judge, the baselines among them. A `BuildOutcome` stands for a variant that could not be built, and
-            is listed with its reason.
+        trials: Packages to judge, the baselines among them, all of one task. A `BuildOutcome` stands for a variant that could
+            not be built, and is listed with its reason.
         workers: Start the packages' processes.
         state: What an interrupted search found already is found there, and what is found now goes there.
         progress: Hears of it.
 
     Raises:
         DataError: The holdout is empty, or lacks a column or a class.
+        OptimizationError: A gate does not fit the packages.
         PackageError: A package is corrupted.
     """
     run = _Run(question, workers, state, progress)
     packages = [trial for trial in trials if isinstance(trial, Trial)]
-    rows = rows_to_ask(question.holdout, question.label_column, read_manifest(packages[0].package))
-    file = state.folder / _ROWS_FILE
+    rows = question.rows(read_manifest(packages[0].package))
     state.folder.mkdir(parents=True, exist_ok=True)
-    write_rows(rows, file)
+    file = write_rows(rows, state.folder / _ROWS_FILE)
     run.judge_parity(packages, file)
     run.judge_accuracy(None if question.label_column is None else labels_of(rows, question.label_column))
     timings = run.judge_benchmark(file)
@@ -127,27 +68,10 @@ def run_trial(
         reason=reasons[winner] if winner else "no variant met every gate",
         objective=question.gates.objective,
         rows=tuple(
-            _unbuilt_row(trial) if isinstance(trial, BuildOutcome) else _row(run.findings[trial.name], reasons)
-            for trial in trials
+            unbuilt_row(trial) if isinstance(trial, BuildOutcome) else run.findings[trial.name].row(reasons) for trial in trials
         ),
     )
     return selection, run.findings[winner].trial.package if winner else None
-
-
-def rows_to_ask(holdout: pa.Table, label_column: str | None, manifest: Manifest) -> pa.Table:
-    """Return the rows that variants are judged on, those with a label if there are labels; raises DataError without any."""
-    if holdout.num_rows == 0:
-        raise DataError("the holdout holds no rows; the gates need rows that training never saw")
-    if label_column is None:
-        return holdout
-    if manifest.task not in SCORE_OUTPUTS:
-        raise DataError(
-            f"label column {label_column!r} was given, but a model of the task {manifest.task!r} has no score to judge"
-        )
-    rows = labelled_rows(holdout, label_column, manifest.task, manifest.classes)
-    if rows.num_rows == 0:
-        raise DataError(f"label column {label_column!r} holds no label; the gates need labelled rows")
-    return rows
 
 
 class _Run:
@@ -158,7 +82,7 @@ class _Run:
         self._workers = workers
         self._state = state
         self._progress = progress
-        self.findings: dict[str, _Findings] = {}
+        self.findings: dict[str, Findings] = {}
 
     def judge_parity(self, trials: Sequence[Trial], rows: Path) -> None:
         """Let every package answer its golden sample, and the rows."""
@@ -172,8 +96,7 @@ class _Run:
             if judgement is None:
                 judgement = judge.judge(trial)
                 self._state.keep_judgement(judgement, key)
-            manifest = read_manifest(trial.package)
-            self.findings[trial.name] = _Findings(trial, manifest, judgement, judgement.lost, list(judgement.verdicts))
+            self.findings[trial.name] = Findings(trial, read_manifest(trial.package), judgement)
             self._progress.step(trial.name)
 
     def judge_accuracy(self, labels: Array | None) -> None:
@@ -186,15 +109,6 @@ class _Run:
                 found.lost = f"its baseline, which its accuracy is held against, {self._baseline(found).lost}"
             else:
                 self._compare_scores(found, labels, gate)
-
-    def _compare_scores(self, found: _Findings, labels: Array, gate: AccuracyGate) -> None:
-        scores, expected = found.judgement.scores, self._baseline(found).judgement.scores
-        try:
-            found.accuracy = measure_accuracy(labels, expected, scores, gate, threshold=found.manifest.threshold)
-        except OptimizationError as unusable:
-            found.lost = str(unusable)
-        else:
-            found.verdicts.extend(judge_accuracy(found.name, found.accuracy, gate))
 
     def judge_benchmark(self, rows: Path) -> Timings | None:
         """Time the survivors and their baselines together; None if there is nothing to time."""
@@ -218,115 +132,57 @@ class _Run:
         for found in survivors:
             if self._baseline(found).lost and not found.lost:
                 found.lost = f"its baseline, which its speed is held against, {self._baseline(found).lost}"
-        for found in self._timed(benchmark.timings):
-            self._describe(found, benchmark.timings)
+        for name in benchmark.timings.variants:
+            self.findings[name].add_timings(benchmark.timings, self._question.gates.prices)
         for found in self._survivors():
             found.verdicts.extend(judge_benchmark(found.name, benchmark.timings, found.footprint, gate))
         return benchmark.timings
 
     def judge_against_best(self) -> None:
         """Hold every survivor to the best survivor's accuracy: a fast but clearly worse candidate must not win."""
-        judged = [found for found in self._survivors() if found.accuracy is not None]
-        gate = accuracy_gate(self._question.gates, judged[0].manifest.task) if judged else None
-        if gate is None:
+        judged = {found.name: found.quality for found in self._survivors() if found.quality is not None}
+        if not judged:
             return
-        best = max(judged, key=_quality)
-        for found in judged:
-            loss = _loss(found, best)
-            found.verdicts.append(
+        best = self.findings[max(judged, key=lambda name: judged[name])]
+        gate = accuracy_gate(self._question.gates, best.manifest.task)
+        if gate is None or best.accuracy is None:
+            return
+        for name in judged:
+            loss = self.findings[name].loss_against(best)
+            self.findings[name].verdicts.append(
                 Verdict(
                     gate="accuracy",
-                    subject=found.name,
+                    subject=name,
                     measure=f"{gate.metric} loss to the best survivor",
                     value=loss,
                     bound=gate.max_loss,
                     passed=loss <= gate.max_loss,
-                    note=f"the best is {best.name} with {_value(best):.4f}",
+                    note=f"the best is {best.name} with {best.accuracy.value:.4f}",
                 )
             )
 
     def select(self, timings: Timings) -> tuple[str | None, dict[str, str]]:
         """Choose among the survivors; return the winner's name, and why each of them won or lost."""
         objective = self._question.gates.objective
-        contenders = [
-            Contender(
-                found.name,
-                objective_by_round(timings, found.name, objective, price=found.price, size_bytes=found.footprint.size_bytes),
-                _quality(found) if found.accuracy else None,
-            )
-            for found in self._timed(timings)
-            if found.survives and found.price is not None
-        ]
+        contenders = []
+        for found in self._survivors():
+            if found.price is not None:
+                size = found.footprint.size_bytes
+                by_round = objective_by_round(timings, found.name, objective, price=found.price, size_bytes=size)
+                contenders.append(Contender(found.name, by_round, found.quality))
         return choose(contenders, objective)
 
-    def _survivors(self) -> list[_Findings]:
+    def _compare_scores(self, found: Findings, labels: Array, gate: AccuracyGate) -> None:
+        scores, expected = found.judgement.scores, self._baseline(found).judgement.scores
+        try:
+            found.accuracy = measure_accuracy(labels, expected, scores, gate, threshold=found.manifest.threshold)
+        except OptimizationError as unusable:
+            found.lost = str(unusable)
+        else:
+            found.verdicts.extend(judge_accuracy(found.name, found.accuracy, gate))
+
+    def _survivors(self) -> list[Findings]:
         return [found for found in self.findings.values() if found.survives]
 
-    def _baseline(self, found: _Findings) -> _Findings:
+    def _baseline(self, found: Findings) -> Findings:
         return self.findings[found.trial.baseline_name]
-
-    def _timed(self, timings: Timings) -> Iterable[_Findings]:
-        return (found for found in self.findings.values() if found.name in timings.variants)
-
-    def _describe(self, found: _Findings, timings: Timings) -> None:
-        """Say what the timings say of one variant: its price, processor time, and rows of the benchmark's table."""
-        before = found.footprint
-        found.price = price_by_round(
-            timings, found.name, self._question.gates.prices, found.manifest.runtime, before.memory_bytes
-        )
-        found.footprint = Footprint(
-            size_bytes=before.size_bytes,
-            load_seconds=before.load_seconds,
-            memory_bytes=before.memory_bytes,
-            cpu_us_per_row=float(np.median(timings.processor_seconds_per_row(found.name, timings.bulk))) * 1e6,
-            cost_per_million=float(np.median(found.price)),
-        )
-        if found.trial.baseline_name in timings.variants:
-            found.benchmark = timings.rows(found.name, found.trial.baseline_name)
-
-
-def _value(found: _Findings) -> float:
-    return found.accuracy.value if found.accuracy else float("nan")
-
-
-def _quality(found: _Findings) -> float:
-    """Return the accuracy, turned so that higher is better."""
-    rises = found.accuracy is None or metric(found.accuracy.metric).higher_is_better
-    return _value(found) if rises else -_value(found)
-
-
-def _loss(found: _Findings, best: _Findings) -> float:
-    """Return what is lost against the best, in the gate's unit."""
-    loss = _quality(best) - _quality(found)
-    is_share = best.accuracy is not None and metric(best.accuracy.metric).loss_is_share
-    return loss / _value(best) if is_share and loss else loss
-
-
-def _row(found: _Findings, reasons: Mapping[str, str]) -> SelectionRow:
-    failed = next((verdict for verdict in found.verdicts if not verdict.passed), None)
-    reason = found.lost or (_describe(failed) if failed else reasons[found.name])
-    notes = (found.trial.note, found.judgement.warning)
-    return SelectionRow(
-        name=found.name,
-        status="passed" if found.survives else "failed",
-        reason=reason,
-        precision=found.manifest.variant.precision,
-        parameters=found.manifest.variant.parameters,
-        note="; ".join(note for note in notes if note),
-        parity=found.judgement.parity,
-        accuracy=found.accuracy,
-        footprint=found.footprint,
-        verdicts=tuple(found.verdicts),
-        benchmark=found.benchmark,
-    )
-
-
-def _unbuilt_row(outcome: BuildOutcome) -> SelectionRow:
-    refused = outcome.status == "not-applicable"
-    return SelectionRow(name=outcome.name, status="not-applicable" if refused else "failed", reason=outcome.reason)
-
-
-def _describe(failed: Verdict) -> str:
-    value = "no value" if failed.value is None else f"{failed.value:.4g}"
-    bound = "" if failed.bound is None else f"; the bound is {failed.bound:.4g}"
-    return f"{failed.gate}: {failed.measure} is {value}{bound}" + (f" ({failed.note})" if failed.note else "")

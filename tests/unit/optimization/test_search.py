@@ -14,10 +14,10 @@ from tidegate.errors import DataError, OptimizationError, PackageError
 from tidegate.optimization import build
 from tidegate.optimization.build import read_outcome
 from tidegate.optimization.isolation.workers import Limits
+from tidegate.optimization.question import Question
 from tidegate.optimization.records import Selection
 from tidegate.optimization.search import build_variant, optimize, select, select_variant, variants_to_build
 from tidegate.optimization.state import SearchState
-from tidegate.optimization.trial import Question
 from tidegate.packaging.golden import Golden, read_golden
 from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME
 from tidegate.packaging.package import read_manifest, verify_package, write_package
