@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tidegate.cli.output import Json, show, stderr
 from tidegate.cli.search_progress import Bars
+from tidegate.cli.sign_key import SignKey, check_sign_key, sign_if_asked
 from tidegate.errors import OptimizationError
 from tidegate.optimization.records import PACKAGE_FOLDER, Selection, SelectionRow
 from tidegate.project import GatesSection
@@ -44,7 +45,7 @@ def command(
         str | None, typer.Option(help="Names of variants, comma-separated; all of the target's by default.")
     ] = None,
     gates: Annotated[Path | None, typer.Option(help="A project file, or a YAML file with the fields of its gates.")] = None,
-    sign_key: Annotated[Path | None, typer.Option(help="PEM file of the private key to sign the winner with.")] = None,
+    sign_key: SignKey = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that building or judging a variant may take.")] = 600.0,
     as_json: Json = False,
 ) -> None:
@@ -58,7 +59,7 @@ def command(
 
     bounds = _gates(gates, objective)
     _require(target)
-    _check_key(sign_key)
+    check_sign_key(sign_key)
     names = _names(variants, bounds, target)
     question = Question(
         gates=bounds, holdout=_read(data), label_column=label_column, seed=0, limits=Limits.of_this_machine(timeout)
@@ -70,8 +71,8 @@ def command(
             selection = optimize(baseline, [f"{candidate}/{name}" for name in names], question, out, bars)
     _write_report(selection, out)
     winner = out / PACKAGE_FOLDER if selection.winner else None
-    if winner is not None and sign_key is not None:
-        _sign(winner, sign_key)
+    if winner is not None:
+        sign_if_asked(winner, sign_key)
     result = {
         **msgspec.to_builtins(selection),
         "package": str(winner.resolve()) if winner else None,
@@ -155,20 +156,6 @@ def _check(question: "Question", baseline: Path) -> None:
 
     manifest = read_manifest(baseline)
     input_arrays(question.rows(manifest), manifest.signature.inputs)
-
-
-def _check_key(key: Path | None) -> None:
-    """Find out that a key cannot sign before the work is done."""
-    if key is not None:
-        from tidegate.packaging.signing import check_signing_key
-
-        check_signing_key(key)
-
-
-def _sign(package: Path, key: Path) -> None:
-    from tidegate.packaging.signing import sign_package
-
-    sign_package(package, key)
 
 
 def _write_report(selection: Selection, out: Path) -> None:
