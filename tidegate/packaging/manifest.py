@@ -65,9 +65,9 @@ class TensorSpec(_Record, frozen=True, kw_only=True):
     """One input or output of the model, in the Open Inference Protocol's words.
 
     `shape` uses -1 for the batch axis, which is the first, and for every other axis of varying length; `sizes` then holds the
-    least and greatest length of each axis after the first that the sample had. `minimum`, `maximum` and `categories` are what
-    the training data held: rows outside them are legal but counted. `source` says who provides an input: the `request`, or a
-    looked-up `feature`.
+    least and greatest length of each axis after the first: the least that the model takes, and that of the sample. `minimum`,
+    `maximum` and `categories` are what the training data held: rows outside them are legal but counted. `source` says who
+    provides an input: the `request`, or a looked-up `feature`.
     """
 
     name: str
