@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from fastapi import HTTPException
@@ -116,6 +117,26 @@ def test_the_label_is_what_the_threshold_says(probability, label, transformer):
     result = asyncio.run(transformer.postprocess(answered))
 
     assert {output.name: output.data for output in result.outputs}["label"] == [label]
+
+
+def test_of_many_classes_the_label_is_the_most_probable(tiny_package):
+    several = msgspec.structs.replace(
+        read_manifest(tiny_package), task="multiclass-classification", classes=("early", "on-time", "late"), threshold=None
+    )
+    answered = InferResponse("r1", "tiny", [InferOutput("probabilities", [2, 3], "FP32", [0.1, 0.7, 0.2, 0.5, 0.1, 0.4])])
+
+    result = asyncio.run(FeatureTransformer("tiny", several, Reader(FOUND)).postprocess(answered))
+
+    assert {output.name: output.data for output in result.outputs}["label"] == ["on-time", "early"]
+
+
+def test_a_regression_has_no_label(tiny_package):
+    regression = msgspec.structs.replace(read_manifest(tiny_package), task="regression", classes=(), threshold=None)
+    answered = InferResponse("r1", "tiny", [InferOutput("prediction", [1], "FP32", [12.5])])
+
+    result = asyncio.run(FeatureTransformer("tiny", regression, Reader(FOUND)).postprocess(answered))
+
+    assert [output.name for output in result.outputs] == ["prediction"]
 
 
 def test_a_model_without_features_needs_no_transformer(make_package):
