@@ -11,6 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidegate.errors import DataError, TrainingError
+from tidegate.packaging.inputs import input_arrays
+from tidegate.packaging.manifest import Runtime
+from tidegate.packaging.session import open_session
+from tidegate.packaging.signature import infer_inputs
+from tidegate.packaging.sources.opening import open_source
 from tidegate.project import Project
 from tidegate.training.train import train_candidates
 from tidegate.training.training_set import build_training_set
@@ -54,6 +59,43 @@ def test_candidates_are_fitted_on_the_train_split_and_written(
     table = pq.read_table(training_set)
     assert model[0].n_features_in_ == 3
     assert len(table.filter(pc.equal(table["split"], "holdout"))) > 0
+
+
+BOOSTED = """
+import lightgbm, xgboost
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+def train(data):
+    def of(trees):
+        encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+        columns = make_column_transformer((encoder, ["origin"]), ("passthrough", ["distance", "weather__temp"]))
+        return make_pipeline(columns, trees).fit(data.inputs, data.label)
+    small = {"n_estimators": 4, "n_jobs": 1}
+    return {
+        "xgboost": of(xgboost.XGBClassifier(**small)),
+        "lightgbm": of(lightgbm.LGBMClassifier(**small, verbose=-1)),
+    }
+"""
+
+
+def test_candidates_of_any_framework_that_behaves_as_scikit_learns_are_kept_and_packaged(
+    tmp_path: Path, make_project: MakeProject, training_set: Path
+) -> None:
+    project = make_project(code=BOOSTED)
+
+    names = train_candidates(project, training_set, tmp_path / "source")
+
+    assert names == ["lightgbm", "xgboost"]
+    rows = pq.read_table(training_set)
+    for name in names:
+        source = open_source(tmp_path / "source" / name / "model.joblib")
+        inputs = source.accept(infer_inputs(rows, source.columns, None))
+        arrays = input_arrays(rows, inputs)
+        graph = open_session(source.to_onnx(inputs, arrays).SerializeToString(), Runtime())
+        found = graph.run(["probability"], arrays)[0]
+        np.testing.assert_allclose(found, source.predict(arrays)["probability"], atol=1e-6)
 
 
 def test_the_projects_modules_leave_no_trace(tmp_path: Path, make_project: MakeProject, training_set: Path) -> None:
