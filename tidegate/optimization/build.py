@@ -15,6 +15,7 @@ from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
 from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, write_record
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, VariantBuilder
+from tidegate.packaging.bill import installed_tools
 from tidegate.packaging.golden import Golden, read_golden
 from tidegate.packaging.inference import run_in_chunks
 from tidegate.packaging.inputs import input_arrays, tensor_column
@@ -108,7 +109,8 @@ def _write_variant(builder: VariantBuilder, name: str, baseline: Manifest, packa
         precision=builder.precision,
         parameters={**builder.parameters, **built.parameters},
     )
-    manifest = msgspec.structs.replace(baseline, variant=variant, runtime=built.runtime)
+    tools = {**baseline.tools, **installed_tools(*builder.tools)}
+    manifest = msgspec.structs.replace(baseline, variant=variant, runtime=built.runtime, tools=tools)
     golden, reference = _own_answers(built, baseline, package)
     write_package(to, manifest, model=built.graph, golden=golden, reference=reference, files=built.files)
     return built.note

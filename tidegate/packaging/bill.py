@@ -40,9 +40,12 @@ _CONVERTERS: dict[str, tuple[str, ...]] = {
 
 def tools_of(framework: str) -> dict[str, str]:
     """Return the installed distributions, with versions, that take part in packaging a model of this framework here."""
-    names = sorted({*_ALWAYS, *_CONVERTERS.get(framework, ())})
-    installed = {name: version for name in names if (version := _installed_version(name))}
-    return {**installed, "tidegate": tidegate.__version__}
+    return installed_tools(*_CONVERTERS.get(framework, ())) | {"tidegate": tidegate.__version__}
+
+
+def installed_tools(*names: str) -> dict[str, str]:
+    """Return which of these distributions, and of those that always take part, are installed, with their versions."""
+    return {name: version for name in sorted({*_ALWAYS, *names}) if (version := _installed_version(name))}
 
 
 def bill_of_materials(manifest: Manifest) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from tidegate.packaging.bill import bill_of_materials, tools_of
+from tidegate.packaging.bill import bill_of_materials, installed_tools, tools_of
 from tidegate.packaging.manifest import Lineage, Manifest, SourceFacts
 from tidegate.packaging.package import copy_package, read_manifest, verify_package
 
@@ -99,6 +99,10 @@ def test_the_tools_are_the_distributions_that_took_part(manifest: Manifest) -> N
 def test_the_tools_of_a_framework(framework: str, names: set[str]) -> None:
     assert names <= tools_of(framework).keys()
     assert ("skl2onnx" in tools_of(framework)) == (framework == "XGBoost")
+
+
+def test_the_tools_of_a_variant() -> None:
+    assert installed_tools("onnxslim", "unheard-of").keys() == {"numpy", "onnx", "onnxruntime", "onnxslim"}
 
 
 def test_a_local_version_is_quoted(manifest: Manifest) -> None:

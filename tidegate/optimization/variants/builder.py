@@ -47,12 +47,14 @@ class VariantBuilder(Protocol):
         precision: Of its arithmetic, which decides the tolerances of the parity gate.
         complexity: Of two variants that are equally good the one with the lower number wins; the baseline has 0.
         targets: Where it can run.
+        tools: Distributions that build it beside ONNX Runtime, for the bill of materials.
     """
 
     name: ClassVar[str]
     precision: ClassVar[Precision]
     complexity: ClassVar[int]
     targets: ClassVar[frozenset[Target]]
+    tools: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def settings(cls) -> Mapping[str, Self]:

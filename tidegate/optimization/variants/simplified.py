@@ -23,6 +23,7 @@ class Simplified(VariantBuilder):
     precision: ClassVar[Precision] = "full"
     complexity: ClassVar[int] = 15
     targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
+    tools: ClassVar[tuple[str, ...]] = ("onnxslim",)
     shape_inference: bool = True
 
     def applies(self, model: onnx.ModelProto) -> str | None:
