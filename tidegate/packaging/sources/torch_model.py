@@ -10,10 +10,12 @@ tensors have its keys, a tuple's are `output_0`, `output_1`, …. Its batch axis
 import inspect
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 import onnx
 
 from tidegate.extras import needing
+from tidegate.packaging.inputs import NUMPY_TYPES
 from tidegate.packaging.manifest import Datatype, SourceFacts, Task, TensorSpec
 from tidegate.packaging.sources.graphs import check_size, with_boundary
 from tidegate.packaging.sources.source import Array
@@ -59,11 +61,18 @@ class TorchModel:
         self.columns = required_names(self._declared)
 
     def accept(self, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-        """Return the inputs that `forward` reads, floats as the weights are; raises PackageError as `accept_declared` does."""
+        """Return the inputs that `forward` reads, floats as the weights are; raises PackageError as `accept_declared` does.
+
+        A table has integers where a network computes with floats, such as an age: if the module refuses them, they are floats.
+        """
         by_name = {spec.name: spec for spec in inputs}
         bound = bind(self._name, self._parameters_for(list(by_name)), list(by_name))
         declared = [self._declaration(by_name[name], one.name) for name, one in bound.items()]
-        return accept_declared(self._name, declared, [by_name[name] for name in bound])
+        accepted = accept_declared(self._name, declared, [by_name[name] for name in bound])
+        if self._float is None or self._runs_on(accepted):
+            return accepted
+        floats = tuple(msgspec.structs.replace(spec, datatype=self._float) if _is_integer(spec) else spec for spec in accepted)
+        return floats if self._runs_on(floats) else accepted
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the module's outputs by name; raises PackageError if it refuses the rows."""
@@ -85,6 +94,16 @@ class TorchModel:
             dynamic_shapes=(shapes,),
         )
         return with_boundary(graph, {name: name for name in names}, {name: name for name in outputs})
+
+    def _runs_on(self, inputs: Sequence[TensorSpec]) -> bool:
+        """Try the module on two rows of the least values that the sample had."""
+        if any(spec.datatype == "BYTES" for spec in inputs):
+            return False
+        try:
+            self._call({spec.name: _least_rows(spec) for spec in inputs})
+        except Exception:  # a module raises whatever its layers raise
+            return False
+        return True
 
     def _call(self, inputs: Mapping[str, Array]) -> dict[str, torch.Tensor]:
         adapted = _ByPosition(self._module, self._keywords(list(inputs)))
@@ -139,6 +158,15 @@ def _float(module: torch.nn.Module, name: str) -> Datatype | None:
         if parameter.is_floating_point():
             return datatype_of(parameter.dtype, f"model {name}: a weight")
     return None
+
+
+def _is_integer(spec: TensorSpec) -> bool:
+    return "INT" in spec.datatype
+
+
+def _least_rows(spec: TensorSpec) -> Array:
+    lengths = [most for _, most in spec.sizes] or list(spec.shape[1:])
+    return np.full((2, *lengths), spec.minimum or 0, dtype=NUMPY_TYPES[spec.datatype])
 
 
 def _longer_than_one(example: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> dict[str, Array]:

@@ -135,6 +135,23 @@ def test_a_column_of_single_values_reaches_the_module_as_a_column() -> None:
     trip.assert_agrees()
 
 
+def test_integers_of_a_table_are_floats_where_the_module_computes_with_floats() -> None:
+    class Priced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 1)
+
+        def forward(self, age: torch.Tensor, rooms: torch.Tensor) -> torch.Tensor:
+            return self.linear(torch.cat([age, rooms], dim=1))
+
+    trip = round_trip(
+        TorchModel(Priced(), "priced"), {"age": np.arange(ROWS), "rooms": np.array([True, False, True, True, False])}
+    )
+
+    assert {name: spec.datatype for name, spec in trip.by_name.items()} == {"age": "FP32", "rooms": "FP32"}
+    trip.assert_agrees()
+
+
 def test_the_graph_says_nothing_of_the_machine_it_was_made_on() -> None:
     trip = round_trip(TorchModel(Function(lambda self, x: x + 1), "plain"), {"x": RANDOM.random((ROWS, 3))})
 
