@@ -61,16 +61,18 @@ class LogTableBuilder:
         self._places = _places(manifest)
         specs = (*manifest.signature.inputs, *manifest.signature.outputs)
         self._unlogged = frozenset(spec.name for spec in specs if not is_logged(spec))
+        self._has_large = any(not is_logged(spec) or -1 in spec.shape[1:] for spec in specs)
 
     def without_unlogged(self, record: LogRecord) -> LogRecord:
-        """Return a record that does not keep the tensors alive which get no column."""
-        if not self._unlogged:
+        """Return a record that does not keep the tensors alive which get no column, or are too long for theirs."""
+        if not self._has_large:
             return record
-        return replace(record, inputs=self._logged(record.inputs), outputs=self._logged(record.outputs))
+        most = MOST_VALUES * record.rows
+        return replace(record, inputs=self._logged(record.inputs, most), outputs=self._logged(record.outputs, most))
 
-    def _logged(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    def _logged(self, tensors: Mapping[str, Array], most: int) -> dict[str, Array]:
         """Copies: a tensor may be a view of a request's body, which would be kept with it."""
-        return {name: array.copy() for name, array in tensors.items() if name not in self._unlogged}
+        return {name: array.copy() for name, array in tensors.items() if name not in self._unlogged and array.size <= most}
 
     def build(self, records: Sequence[LogRecord]) -> pa.Table:
         """Return one row a prediction."""
@@ -133,16 +135,15 @@ def _column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.Dat
 
 
 def _list_column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.DataType) -> pa.Array:
-    """Return the column of tensors that `pieces` make up, as `_column` does; a row of too many values is null."""
-    lengths = [0 if piece is None else piece.size // count for piece, count in zip(pieces, counts, strict=True)]
-    kept = [piece is not None and length <= MOST_VALUES for piece, length in zip(pieces, lengths, strict=True)]
-    values = [piece.ravel() for piece, keep in zip(pieces, kept, strict=True) if keep and piece is not None]
-    rows = np.repeat(kept, counts)
+    """Return the column of tensors that `pieces` make up, as `_column` does."""
+    present = np.repeat([piece is not None for piece in pieces], counts)
+    values = [piece.ravel() for piece in pieces if piece is not None]
     if not values:
-        return pa.nulls(len(rows), type_)
+        return pa.nulls(len(present), type_)
+    lengths = [0 if piece is None else piece.size // count for piece, count in zip(pieces, counts, strict=True)]
     flat: Array = np.concatenate(values)
     column = _values(flat, np.ones(len(flat), np.bool_), type_.value_type)
-    return lists(column, np.repeat(np.multiply(lengths, kept), counts).tolist(), rows)
+    return lists(column, np.repeat(lengths, counts).tolist(), present)
 
 
 def _values(values: Array, present: Array, type_: pa.DataType) -> pa.Array:
