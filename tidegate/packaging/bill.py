@@ -28,8 +28,8 @@ _WRITER = ("tidegate", tidegate.__version__)
 _ALWAYS = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
 _CONVERTERS: dict[str, tuple[str, ...]] = {
     "scikit-learn": ("scikit-learn", "skl2onnx"),
-    "XGBoost": ("xgboost", "onnxmltools", "skl2onnx"),
-    "LightGBM": ("lightgbm", "onnxmltools", "skl2onnx"),
+    "XGBoost": ("xgboost", "skl2onnx"),
+    "LightGBM": ("lightgbm", "skl2onnx"),
     "PyTorch": ("torch", "onnxscript"),
     "TensorFlow": ("tensorflow", "tensorflow-cpu", "tf2onnx"),
     "Keras": ("keras", "tensorflow", "tensorflow-cpu", "tf2onnx"),

@@ -89,7 +89,7 @@ def test_the_tools_are_the_distributions_that_took_part(manifest: Manifest) -> N
 @pytest.mark.parametrize(
     ("framework", "names"),
     [
-        ("XGBoost", {"xgboost", "onnxmltools"}),
+        ("XGBoost", {"xgboost", "skl2onnx"}),
         ("PyTorch", {"torch", "onnxscript"}),
         ("Keras", {"tensorflow-cpu", "tf2onnx"}),
         ("ONNX", {"onnx"}),
