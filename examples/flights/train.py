@@ -23,7 +23,7 @@ def train(data: TrainingData) -> dict[str, ClassifierMixin]:
 
 
 def _trees(texts: list[str], numbers: list[str], seed: int) -> Pipeline:
-    # An ordinal code is enough for trees. Not `categorical_features`, which the converter to ONNX silently gets wrong.
+    # An ordinal code is enough for trees, and a category that training never saw has one too.
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     columns = ColumnTransformer([("numbers", "passthrough", numbers), ("texts", codes, texts)])
     model = HistGradientBoostingClassifier(max_iter=100, min_samples_leaf=100, early_stopping=False, random_state=seed)

@@ -72,7 +72,8 @@ def ensemble_attributes(trees: Sequence[Tree], base: Sequence[float], *, wide: b
         base: What each target starts from; its length is the number of targets.
         wide: Whether the ensemble reads 64-bit floats, and then compares and sums in them, else 32-bit ones.
     """
-    rows = [(number, row) for number, tree in enumerate(trees) for row in _rows(tree, wide=wide)]
+    with np.errstate(over="ignore"):  # of thresholds beyond 32 bits
+        rows = [(number, row) for number, tree in enumerate(trees) for row in _rows(tree, wide=wide)]
     leaves = [
         (number, position, target, weight)
         for number, tree in enumerate(trees)
@@ -132,8 +133,7 @@ def _rows(tree: Tree, *, wide: bool) -> Iterator[_Row]:
 
 def _narrow(threshold: float, kind: Literal["at most", "below"]) -> float:
     """Return the 32-bit threshold that every 32-bit value compares to as it does to the 64-bit one."""
-    with np.errstate(over="ignore"):
-        nearest = np.float32(threshold)
+    nearest = np.float32(threshold)
     rounded = float(nearest)  # a 32-bit number would be compared in 32 bits
     if kind == "at most" and rounded > threshold:
         return float(np.nextafter(nearest, np.float32(-np.inf)))
