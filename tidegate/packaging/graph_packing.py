@@ -2,11 +2,11 @@
 
 ONNX Runtime spends about a microsecond on every input of a call, which for a tabular model is most of the call. So
 
-    a, b: FP32 [-1, 1]   n: INT64 [-1, 1]   Concat(a, Cast(n), b) -> …
+    a, b, c, d: FP32 [-1, 1]     n: INT64 [-1, 1]     Concat(a, b, Cast(n), c, d) -> joined
 
 becomes
 
-    packed_fp32: FP32 [-1, 2]   n: INT64 [-1, 1]   …
+    packed_fp32: FP32 [-1, 4]    n: INT64 [-1, 1]     Concat(packed_fp32[a, b], Cast(n), packed_fp32[c, d]) -> joined
 
 Outputs stay equal to the last bit: columns are only moved, and casts of numbers are the same by column or by matrix.
 """
@@ -89,10 +89,11 @@ class _Columns:
         self.reads = {spec.name: _Read(spec.name, _kind_of(spec.datatype)) for spec in columns}
         for node in graph.graph.node:
             self._follow(node)
-        reads = [
-            self.reads[name] for node in graph.graph.node if joins_columns(node) for name in node.input if name in self.reads
-        ]
-        self.joined = tuple(dict.fromkeys(read.column for read in reads))
+        joins = [self._columns_of(node) for node in graph.graph.node if _joins_columns(node)]
+        self.joined = tuple(dict.fromkeys(column for join in joins if len(join) > 1 for column in join))
+
+    def _columns_of(self, node: onnx.NodeProto) -> list[str]:
+        return [self.reads[name].column for name in node.input if name in self.reads]
 
     def _follow(self, node: onnx.NodeProto) -> None:
         read = self.reads.get(node.input[0]) if node.input else None
@@ -104,12 +105,12 @@ class _Columns:
             self.reads[node.output[0]] = _Read(read.column, _attribute(node, "to"))
 
 
-def joins_columns(node: onnx.NodeProto) -> bool:
-    """Return whether a node puts matrices side by side."""
+def _joins_columns(node: onnx.NodeProto) -> bool:
     return node.op_type == "Concat" and _attribute(node, "axis") in (1, -1)
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:
+    """Return an integer attribute; the one that may be absent, the axis of a Concat before opset 4, was 1 then."""
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), 1)
 
 
@@ -139,7 +140,7 @@ class _Rewriting:
     def run(self) -> None:
         """Rewrite the graph in place."""
         for node in self._graph.node:
-            if joins_columns(node):
+            if _joins_columns(node):
                 self._join_matrices(node)
         self._drop_unread()
         self._take_out_single_columns()

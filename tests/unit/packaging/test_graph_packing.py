@@ -251,9 +251,16 @@ def _few() -> tuple[onnx.ModelProto, list[TensorSpec]]:
     return model([join(names(inputs))], inputs, {"y": TensorProto.FLOAT}), inputs
 
 
+def _joined_with_others() -> tuple[onnx.ModelProto, list[TensorSpec]]:
+    inputs = [*columns(4), TensorSpec(name="wide", datatype="FP32", shape=(-1, 3))]
+    joins = [join([f"x{number}", "wide"], f"y{number}") for number in range(4)]
+    return model(joins, inputs, {node.output[0]: TensorProto.FLOAT for node in joins}), inputs
+
+
 @pytest.mark.parametrize(
     "build",
     [
+        pytest.param(_joined_with_others, id="joined with other things than columns"),
         pytest.param(_few, id="too few columns to pay"),
         pytest.param(_single_reads(9, "FP32"), id="too few columns, each read by itself"),
         pytest.param(_single_reads(20, "BYTES"), id="texts, each read by itself"),
