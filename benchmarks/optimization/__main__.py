@@ -38,8 +38,8 @@ def _main() -> int:
         with tempfile.TemporaryDirectory(prefix="tidegate-benchmark-") as folder:
             results.append(_measure(CASES[name], Path(folder), options))
         report.show(results[-1], console)
-    if options.json is not None:
-        options.json.write_text(json.dumps({"machine": _machine(), "results": results}, indent=2) + "\n")
+        if options.json is not None:  # after each case, since all of them take a while
+            options.json.write_text(json.dumps({"machine": _machine(), "results": results}, indent=2) + "\n")
     missed = [reason for result in results for reason in report.missed(result)]
     for reason in missed:
         console.print(f"[red]missed[/red]  {reason}")
