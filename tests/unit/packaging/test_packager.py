@@ -14,6 +14,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from tidegate.errors import DataError, PackageError
 from tidegate.packaging.golden import read_golden
@@ -27,6 +28,12 @@ from tidegate.project import load_project
 
 INPUTS = ("carrier", "origin", "distance", "hour", "temp")
 SETTINGS = PackageSettings(name="late", request_inputs=INPUTS)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    with threadpool_limits(1):  # OpenMP threads that wait for a busy core cost more than they bring
+        yield
 
 
 @pytest.mark.parametrize(
