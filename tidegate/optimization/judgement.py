@@ -48,7 +48,8 @@ class Trial:
 class Judgement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a package answered: its parity, what opening it took, and its scores of the holdout's rows.
 
-    `lost` says how its process was lost; whatever was not found by then is absent. `scores` is kept in a file of its own.
+    `lost` says how its process was lost; whatever was not found by then is absent. `scores` is kept in a file of its own, and
+    `scored` says that there are any.
     """
 
     name: str
@@ -58,11 +59,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     memory_bytes: int | None = None
     warning: str | None = None
     lost: str = ""
+    scored: bool = False
     scores: Any = None
 
-    def with_scores(self, scores: Scores | None) -> "Judgement":
+    def with_scores(self, scores: Scores) -> "Judgement":
         """Return the same with the scores."""
-        return msgspec.structs.replace(self, scores=scores)
+        return msgspec.structs.replace(self, scores=scores, scored=True)
 
     @property
     def survives(self) -> bool:

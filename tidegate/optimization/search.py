@@ -25,7 +25,7 @@ from tidegate.optimization.isolation.workers import Limits, Workers
 from tidegate.optimization.judgement import Trial
 from tidegate.optimization.progress import Progress, Silent
 from tidegate.optimization.question import Question
-from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, Selection
+from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, Selection
 from tidegate.optimization.state import STATE_FOLDER, SearchState, key_of
 from tidegate.optimization.trial import run_trial
 from tidegate.optimization.winner import write_selection
@@ -147,10 +147,11 @@ def _select(
 
 def _build(baseline: Path, name: str, question: Question, state: SearchState, workers: Workers) -> tuple[BuildOutcome, Path]:
     parameters = variants.variant_builder(name.rpartition("/")[2]).parameters
-    folder = state.build_folder(name, key_of(package_digest(baseline), name, parameters, question.limits.seconds))
-    if not (folder / OUTCOME_NAME).exists():
-        build_variant_of(baseline, name, folder, limits=question.limits, workers=workers)
-    return read_outcome(folder), folder
+    key = key_of(package_digest(baseline), name, parameters, question.limits.seconds)
+    folder, outcome = state.build_folder(name, key), state.outcome(name, key)
+    if outcome is None:
+        outcome = build_variant_of(baseline, name, folder, limits=question.limits, workers=workers)
+    return outcome, folder
 
 
 def _trial(outcome: BuildOutcome, folder: Path, baseline: Path) -> Trial | BuildOutcome:

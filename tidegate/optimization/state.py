@@ -24,9 +24,11 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from tidegate.errors import OptimizationError
+from tidegate.errors import OptimizationError, PackageError
+from tidegate.optimization.build import read_outcome
 from tidegate.optimization.judgement import Judgement
-from tidegate.optimization.records import write_record
+from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, write_record
+from tidegate.packaging.package import verify_package
 
 STATE_FOLDER = ".search"
 _KEY_DIGITS = 16
@@ -40,17 +42,28 @@ class SearchState:
         self.folder = folder
 
     def build_folder(self, name: str, key: str) -> Path:
-        """Return where the variant `name` is built; it has been if there is an `outcome.json`."""
+        """Return where the variant `name` is built."""
         return self.folder / "builds" / _entry(name, key)
 
-    def judgement(self, name: str, key: str) -> Judgement | None:
-        """Return what was found of a variant before, or None."""
-        file = self._judgement_file(name, key)
-        if not file.exists():
+    def outcome(self, name: str, key: str) -> BuildOutcome | None:
+        """Return how a variant's build ended before; None if it has not, or what it left is damaged, as by a power failure."""
+        folder = self.build_folder(name, key)
+        try:
+            outcome = read_outcome(folder)
+            if outcome.built:
+                verify_package(folder / PACKAGE_FOLDER)
+        except (OSError, msgspec.DecodeError, PackageError):
             return None
-        found = msgspec.json.decode(file.read_bytes(), type=Judgement)
-        scores = file.with_suffix(".npy")
-        return found.with_scores(np.load(scores, allow_pickle=False) if scores.exists() else None)
+        return outcome
+
+    def judgement(self, name: str, key: str) -> Judgement | None:
+        """Return what was found of a variant before; None if nothing was, or it is damaged."""
+        file = self._judgement_file(name, key)
+        try:
+            found = msgspec.json.decode(file.read_bytes(), type=Judgement)
+            return found.with_scores(np.load(file.with_suffix(".npy"), allow_pickle=False)) if found.scored else found
+        except (OSError, EOFError, ValueError):
+            return None
 
     def keep_judgement(self, judgement: Judgement, key: str) -> None:
         """Write down what was found of a variant; the JSON last, which makes it valid."""
@@ -58,7 +71,7 @@ class SearchState:
         file.parent.mkdir(parents=True, exist_ok=True)
         if judgement.scores is not None:
             np.save(file.with_suffix(".npy"), judgement.scores, allow_pickle=False)
-        write_record(file, judgement.with_scores(None))
+        write_record(file, msgspec.structs.replace(judgement, scores=None))
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -301,6 +301,31 @@ def test_another_question_gets_no_old_answer(candidates, ask, done: list[str], t
     assert done[len(before) :] == ["judge mlp/baseline", "judge mlp/int8-dynamic"], "the build depends on no rows"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "again"),
+    [
+        pytest.param("builds/*/outcome.json", ["build mlp/int8-dynamic"], id="an outcome"),
+        pytest.param("builds/*/package/model.onnx", ["build mlp/int8-dynamic"], id="a graph"),
+        pytest.param("judgements/*baseline*.json", ["judge mlp/baseline"], id="a judgement"),
+        pytest.param("judgements/*baseline*.npy", ["judge mlp/baseline"], id="scores"),
+    ],
+)
+def test_what_a_power_failure_damaged_is_done_again(
+    candidates, ask, done: list[str], tmp_path: Path, pattern: str, again: list[str]
+) -> None:
+    names, baseline = ["mlp/int8-dynamic"], candidates.packages / "mlp"
+    with pytest.raises(Stopped):
+        optimize(baseline, names, ask(), tmp_path / "out", Journal(3))
+    [damaged] = (tmp_path / "out" / ".search").glob(pattern)
+    damaged.write_bytes(b"")
+    before = len(done)
+
+    selection = optimize(baseline, names, ask(), tmp_path / "out", Journal())
+
+    assert done[before:] == again
+    assert selection.winner is not None
+
+
 def test_two_searches_do_not_write_to_one_place(candidates, ask, tmp_path: Path) -> None:
     with (
         SearchState(tmp_path / ".search").in_use(),
