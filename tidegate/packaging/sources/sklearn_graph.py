@@ -17,6 +17,7 @@ from skl2onnx.common.shape_calculator import (
     calculate_linear_regressor_output_shapes,
 )
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, RobustScaler, StandardScaler
 
@@ -24,7 +25,7 @@ from tidegate.errors import PackageError
 from tidegate.packaging.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
 from tidegate.packaging.session import open_session
 from tidegate.packaging.sources import forests, histogram_boosting
-from tidegate.packaging.sources.sklearn_parts import known_wrong, parts, readable
+from tidegate.packaging.sources.sklearn_parts import known_wrong, knows_missing_text, parts, readable
 from tidegate.packaging.sources.source import Array
 
 _CONVERTER_TYPES = {
@@ -36,6 +37,7 @@ _CONVERTER_TYPES = {
 _ONNX_TYPES = {"BYTES": TensorProto.STRING, "INT64": TensorProto.INT64, "FP32": TensorProto.FLOAT}
 _OPSET = {"": 18, "ai.onnx.ml": 3}
 _SCALERS = (StandardScaler, RobustScaler, MaxAbsScaler)
+_LOCALE = "C.UTF-8"  # of lower case; skl2onnx's default, en_US, is seldom installed where a model is served
 _TOLERANCE = 1e-5  # absolute and relative: what 32-bit arithmetic may differ by
 
 
@@ -71,6 +73,11 @@ def closest_graph(
     Raises:
         PackageError: skl2onnx has no converter for a part of the model; the message names it.
     """
+    if knows_missing_text(model):
+        raise PackageError(
+            f"model {name}: its encoder knows missing texts as None or NaN, but a served text that is missing is empty; "
+            "fit it with '' in their place (fillna(''))"
+        )
     _register_boosters(model)
     scores = expected[SCORE_OUTPUTS[task]]
     targets = scores.shape[1] if scores.ndim > 1 else None
@@ -111,8 +118,12 @@ def _readings(model: Any, inputs: Sequence[TensorSpec]) -> Iterator[_Reading]:
 
 def _gap(graph: onnx.ModelProto, example: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
     """Return the share of outputs that lie further from the expected than the tolerance, or infinity without a likeness."""
-    session = open_session(graph.SerializeToString(), Runtime())
     names = list(expected)
+    try:
+        onnx.checker.check_model(graph)
+    except onnx.checker.ValidationError as error:
+        raise PackageError(f"the converted graph is malformed: {' '.join(str(error).split())[:300]}") from error
+    session = open_session(graph.SerializeToString(), Runtime())
     try:
         found = session.run(names, dict(example))
     except Exception as error:  # ONNX Runtime raises its own kinds of errors
@@ -130,6 +141,7 @@ def _converted(model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...]
     types = [(spec.name, _CONVERTER_TYPES[reading.datatype(spec.datatype)]([None, *spec.shape[1:]])) for spec in inputs]
     whole = _reading_columns(readable(model), inputs)
     options: dict[int, dict[str, Any]] = {} if task == "regression" else {id(whole): {"zipmap": False}}
+    options |= {id(part): _text_options(part) for part in parts(model) if isinstance(part, CountVectorizer)}
     if reading.divides:
         options |= {id(part): {"div": "div"} for part in parts(model) if isinstance(part, _SCALERS)}
     try:
@@ -150,6 +162,12 @@ def _converted(model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...]
     if reading.floats == "FP64":
         _widen_imputers(graph.graph)
     return _with_exact_inputs(graph, inputs)
+
+
+def _text_options(vectorizer: CountVectorizer) -> dict[str, Any]:
+    """Return how to split text: skl2onnx takes the words of the default pattern to be of a to z alone."""
+    default = vectorizer.analyzer == "word" and vectorizer.token_pattern == CountVectorizer().token_pattern
+    return {"locale": _LOCALE, **({"tokenexp": r"[\p{L}\p{N}_]+"} if default else {})}
 
 
 def _graph_name(name: str) -> str:
@@ -217,8 +235,12 @@ def _options(kind: type) -> dict[str, list[bool | str]]:
 
 
 def _with_exact_inputs(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
-    """Make every input of the signature a graph input of its own datatype, cast to what the graph reads."""
+    """Make every input of the signature a graph input of its own name and datatype, cast to what the graph reads."""
     graph = model.graph
+    if len(graph.input) == len(inputs):  # skl2onnx gives names with spaces and the like others, in the same order
+        _rename_reads(graph.node, {value.name: spec.name for value, spec in zip(graph.input, inputs, strict=True)})
+        for value, spec in zip(graph.input, inputs, strict=True):
+            value.name = spec.name
     read_as = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     casts = [spec for spec in inputs if read_as.get(spec.name, _ONNX_TYPES[spec.datatype]) != _ONNX_TYPES[spec.datatype]]
     _rename_reads(graph.node, {spec.name: f"{spec.name} cast" for spec in casts})
@@ -272,7 +294,6 @@ def _with_standard_output(model: onnx.ModelProto, task: Task, targets: int | Non
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, *([targets] if targets else [])]))
     _drop_unused(graph)
-    onnx.checker.check_model(model)
     return model
 
 

@@ -10,6 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import VotingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 
 def parts(model: Any) -> Iterator[Any]:
@@ -34,6 +35,17 @@ def readable(model: Any) -> Any:
     if isinstance(model, VotingClassifier):
         return _changed(model, flatten_transform=False)
     return model
+
+
+def knows_missing_text(model: Any) -> bool:
+    """Return whether an encoder was fitted with missing texts as None or NaN, which served rows never hold."""
+    encoders = (part for part in parts(model) if isinstance(part, OneHotEncoder | OrdinalEncoder))
+    return any(
+        categories.dtype == object
+        and any(not isinstance(value, str) and (value is None or value != value) for value in categories)
+        for encoder in encoders
+        for categories in getattr(encoder, "categories_", ())
+    )
 
 
 def known_wrong(model: Any) -> str:

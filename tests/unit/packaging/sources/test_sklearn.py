@@ -29,6 +29,7 @@ from sklearn.ensemble import (
     StackingRegressor,
     VotingClassifier,
 )
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -274,6 +275,25 @@ def test_columns_that_a_graph_would_read_otherwise_are_refused_with_the_way_out(
 
     with pytest.raises(PackageError, match=said):
         tabular_trip(model, MIXED.select(columns))
+
+
+def test_names_and_texts_of_any_kind_reach_the_model() -> None:
+    table = pa.table({"two words": ROWS[:, 0], "größe/m²": ROWS[:, 1], "text": np.where(TWO, "Ça va", "red FISH").tolist()})
+    numbers = encoded(("s", StandardScaler(), ["größe/m²"]), ("p", "passthrough", ["two words"]))
+    words = encoded(("w", TfidfVectorizer(), "text"), ("n", "passthrough", ["two words"]))
+    for model in (numbers, words):
+        trip = tabular_trip(model.fit(frame_of(table, table.column_names), THREE), table)
+
+        trip.assert_agrees()
+        assert [value.name for value in trip.graph.graph.input] == table.column_names
+
+
+def test_missing_texts_that_no_served_row_holds_are_refused() -> None:
+    frame = pd.DataFrame({"a": ROWS[:, 0], "city": np.where(TWO, "Oslo", None)})
+    model = encoded(TEXT, ("n", "passthrough", ["a"])).fit(frame, THREE)
+
+    with pytest.raises(PackageError, match=r"knows missing texts as None or NaN.*fillna"):
+        tabular_trip(model, MIXED.select(["a", "city"]))
 
 
 def spec(name: str, datatype: str = "FP32", shape: tuple[int, ...] = (-1, 1)) -> TensorSpec:
