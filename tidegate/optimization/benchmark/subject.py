@@ -24,6 +24,7 @@ from tidegate.packaging.session import Array
 _BATCHES_IN_TURN = 16
 _WARM_UP_CALLS = 20
 _WARM_UP_SECONDS = 0.1
+_BRIEF_SECONDS = 1.0
 
 Feeds = list[dict[str, Array]]
 
@@ -56,14 +57,20 @@ class Subject:
         rows = input_arrays(sample_rows(self._rows(), batch, self._seed), specs)
         before = resident_bytes()
         forget_peak()
-        started = time.perf_counter()
-        self._model = PackageModel(self._package, spinning=False)  # as a server opens it
-        self._model.graph.run({name: array[:1] for name, array in rows.items()})
-        load_seconds = time.perf_counter() - started
-        self._model.graph.run(_repeated(rows, batch))
+        load_seconds = self._load(rows)
+        self._opened.graph.run(_repeated(rows, batch))
         peak = peak_bytes()
+        if load_seconds < _BRIEF_SECONDS:  # the first of a search's subjects finds the disk cold, the others do not
+            load_seconds = min(load_seconds, self._load(rows))
         memory = None if before is None or peak is None else max(0, peak - before)
-        return Opening(load_seconds, memory, getattr(self._model.graph, "warning", None))
+        return Opening(load_seconds, memory, self._opened.graph.warning)
+
+    def _load(self, rows: Mapping[str, Array]) -> float:
+        """Load the package as a server does; return the seconds until it has answered the first of the rows."""
+        started = time.perf_counter()
+        self._model = PackageModel(self._package, spinning=False)
+        self._model.graph.run({name: array[:1] for name, array in rows.items()})
+        return time.perf_counter() - started
 
     def replay(self, golden: Path) -> Replay:
         """Answer the golden sample at `golden`, whole, alone and in odd batches."""
