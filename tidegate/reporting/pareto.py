@@ -13,7 +13,8 @@ from tidegate.reporting.svg import Drawing, Scale, spread
 
 Outcome = Literal["selected", "survived", "failed"]
 
-_HEIGHT, _TOP, _LEFT = 400.0, 36.0, 78.0
+_TOP, _LEFT = 36.0, 78.0
+_LABEL_GAP = 17.0
 _MARKS = {"selected": "✓ ", "survived": "", "failed": "✕ "}
 _STYLES = {"selected": "pass", "survived": "s1", "failed": "fail"}
 
@@ -40,15 +41,16 @@ class ParetoAxes:
 def pareto(points: Sequence[ParetoPoint], axes: ParetoAxes, width: float = 680) -> Markup:
     """Draw quality against cost (log scale) with every variant labelled and the front of the survivors as a stepped line."""
     title = f"{axes.quality} against {axes.cost}: " + "; ".join(_words(point, axes) for point in points)
-    drawing = Drawing(width, _HEIGHT, title)
+    height = max(400.0, _LABEL_GAP * len(points) + 110)
+    drawing = Drawing(width, height, title)
     if not points:
-        drawing.text(width / 2, _HEIGHT / 2, "No variant was measured.", "quiet", "middle")
+        drawing.text(width / 2, height / 2, "No variant was measured.", "quiet", "middle")
         return drawing.markup()
     x, y = _scales(drawing, points, axes)
     front = _front([point for point in points if point.outcome != "failed"], axes)
     drawing.polyline(_stepped([(x(np.log10(point.cost)), y(point.quality)) for point in front]), "line thin s3")
     ordered = sorted(points, key=lambda point: (y(point.quality), -point.cost))
-    placed = spread([y(point.quality) for point in ordered], 17, 30, _HEIGHT - 62)
+    placed = spread([y(point.quality) for point in ordered], _LABEL_GAP, 30, height - 62)
     label_x = max(x(float(np.log10(point.cost))) for point in points) + 44
     for point, label_y in zip(ordered, placed, strict=True):
         _draw(drawing, point, (x(float(np.log10(point.cost))), y(point.quality)), (label_x, label_y), axes)
