@@ -20,7 +20,7 @@ def _main() -> None:
 
 def _final(result: Mapping[str, Any]) -> str:
     one, many = ({row["contestant"]: row for row in result["final"] if row["batch"] == batch} for batch in (1, 64))
-    header = ["", "one row, µs", "times ONNX Runtime's", "64 rows, rows/s", "times ONNX Runtime's"]
+    header = ["", "one row, µs", "time, ONNX Runtime = 1", "64 rows, rows/s", "time, ONNX Runtime = 1"]
     return _table(header, ([name, *_speed(one[name], "p50_us"), *_speed(many[name], "rows_per_second")] for name in one))
 
 
