@@ -61,7 +61,7 @@ def olive(case: Case, folder: Path, python: Path) -> dict[str, Any]:
     try:
         return json.loads((out / "pick.json").read_text()) | {"seconds": seconds}
     except FileNotFoundError:
-        return {"pick": None, "error": " ".join(done.stderr.split())[-300:], "seconds": seconds}
+        return {"pick": None, "attempts": [], "error": " ".join(done.stderr.split())[-300:], "seconds": seconds}
 
 
 def largest_difference(graph: Path, folder: Path) -> float | None:
