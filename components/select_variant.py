@@ -21,7 +21,7 @@ def select_variant(
 ) -> bool:
     from pathlib import Path
 
-    from tidegate.packaging.package import read_manifest
+    from tidegate.packaging.format.package import read_manifest
     from tidegate.project import load_project
     from tidegate.release.evidence import confusion, roc_points
     from tidegate.release.model import select

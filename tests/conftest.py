@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tidegate.packaging.golden import Golden
-from tidegate.packaging.manifest import (
+from tidegate.packaging.format.golden import Golden
+from tidegate.packaging.format.manifest import (
     SCHEMA_VERSION,
     FeatureContract,
     FeatureField,
@@ -21,7 +21,7 @@ from tidegate.packaging.manifest import (
     TensorSpec,
     Variant,
 )
-from tidegate.packaging.package import write_package
+from tidegate.packaging.format.package import write_package
 
 os.environ["COLUMNS"] = "200"  # a rich console measures the terminal once, when it is made
 

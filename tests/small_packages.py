@@ -9,11 +9,20 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
-from tidegate.packaging.golden import Golden
+from tidegate.packaging.format.golden import Golden
+from tidegate.packaging.format.manifest import (
+    LABEL,
+    SCHEMA_VERSION,
+    Datatype,
+    Manifest,
+    Runtime,
+    Signature,
+    TensorSpec,
+    Variant,
+)
+from tidegate.packaging.format.package import write_package
 from tidegate.packaging.inputs import NUMPY_TYPES, tensor_column
-from tidegate.packaging.manifest import LABEL, SCHEMA_VERSION, Datatype, Manifest, Runtime, Signature, TensorSpec, Variant
-from tidegate.packaging.package import write_package
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.running.session import GraphSession
 
 ROWS = 6
 NUMBER_TYPES: tuple[Datatype, ...] = (

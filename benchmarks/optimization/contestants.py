@@ -57,7 +57,7 @@ class Package:
 
     def open(self) -> Ready:
         """Open the package."""
-        from tidegate.packaging.session import GraphSession
+        from tidegate.packaging.running.session import GraphSession
 
         graph = GraphSession.of_package(self.path, spinning=False)
         return lambda feeds: lambda: graph.run(feeds)

@@ -68,8 +68,8 @@ def largest_difference(graph: Path, folder: Path) -> float | None:
     """Return how far a graph's answers to the golden sample lie from the source model's; None if it does not take them."""
     import onnxruntime as ort
 
-    from tidegate.packaging.golden import read_golden
-    from tidegate.packaging.manifest import GOLDEN_NAME
+    from tidegate.packaging.format.golden import read_golden
+    from tidegate.packaging.format.manifest import GOLDEN_NAME
 
     golden = read_golden(folder / PACKAGE / GOLDEN_NAME)
     try:

@@ -33,9 +33,9 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from tidegate.packaging.format.manifest import MODEL_NAME
+from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.graph_packing import unpack_graph
-from tidegate.packaging.manifest import MODEL_NAME
-from tidegate.packaging.package import read_manifest
 from tidegate.packaging.packager import Examples, PackageSettings, package_model
 from tidegate.packaging.sources.opening import wrap_model
 from tidegate.serving.engine import Engine

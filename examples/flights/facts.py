@@ -18,8 +18,8 @@ from tidegate.monitoring.labels import join_labels, read_labels
 from tidegate.monitoring.records import check_key, read_checks
 from tidegate.monitoring.windows import read_window
 from tidegate.optimization.metrics.delong import roc_areas
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import Project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.release.record import ReleaseLedger, ReleaseRecord

@@ -24,7 +24,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write a version as a model repository of NVIDIA's Triton, for the serving runtime tidegate-triton."""
-    from tidegate.packaging.triton import write_triton_repository
+    from tidegate.packaging.triton.repository import write_triton_repository
 
     registry = ModelRegistry(open_store(store))
     number = registry.resolve(name, version)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tidegate.packaging.manifest import BenchmarkRow, Manifest, SearchRow, Verdict
+from tidegate.packaging.format.manifest import BenchmarkRow, Manifest, SearchRow, Verdict
 
 _OUTCOMES = {"passed": "[green]passed[/green]", "failed": "[red]failed[/red]", "not-applicable": "not applicable"}
 

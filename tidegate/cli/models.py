@@ -12,7 +12,7 @@ from tidegate.cli import export, signing
 from tidegate.cli.manifest_tables import render_manifest, variant_of
 from tidegate.cli.options import DEFAULT_STORE, Name, Store, Version
 from tidegate.cli.output import Json, show
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.registry.events import Event
 from tidegate.registry.registry import ANY, CHAMPION, ModelRegistry
 from tidegate.registry.states import AliasState, VersionInfo

@@ -113,7 +113,7 @@ def _gates(file: Path | None, objective: Objective | None) -> GatesSection:
 
 def _require(target: Target) -> None:
     """Refuse a target that this machine lacks: whatever was found here would be said of another kind of machine."""
-    from tidegate.packaging.gpu import CPU, CUDA, TENSORRT, this_machine
+    from tidegate.packaging.running.gpu import CPU, CUDA, TENSORRT, this_machine
 
     lacking = this_machine().lacks({"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}[target])
     if lacking is not None:
@@ -139,8 +139,8 @@ def _read(data: Path) -> pa.Table:
 
 
 def _baseline(uri: str, into: Path) -> tuple[Path, str]:
-    from tidegate.packaging.manifest import BASELINE
-    from tidegate.packaging.package import fetch_package, read_manifest
+    from tidegate.packaging.format.manifest import BASELINE
+    from tidegate.packaging.format.package import fetch_package, read_manifest
 
     path = fetch_package(uri, into).resolve()
     variant = read_manifest(path).variant
@@ -151,8 +151,8 @@ def _baseline(uri: str, into: Path) -> tuple[Path, str]:
 
 def _check(question: "Question", baseline: Path) -> None:
     """Find what is wrong with the data before anything is built."""
+    from tidegate.packaging.format.package import read_manifest
     from tidegate.packaging.inputs import input_arrays
-    from tidegate.packaging.package import read_manifest
 
     manifest = read_manifest(baseline)
     input_arrays(question.rows(manifest), manifest.signature.inputs)

@@ -17,7 +17,7 @@ from rich.table import Table
 from tidegate.cli.output import Json, show, stderr
 from tidegate.cli.sign_key import SignKey, check_sign_key, sign_if_asked
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import Manifest, Task, TensorSpec
+from tidegate.packaging.format.manifest import Manifest, Task, TensorSpec
 from tidegate.packaging.sources.head import Activation
 from tidegate.packaging.sources.source import Source
 
@@ -133,7 +133,7 @@ def _package(
 ) -> Manifest:
     """Package in a folder of its own, and put the package in its place once it is proven."""
     from tidegate.optimization.conversion import prove_conversion
-    from tidegate.packaging.package import copy_package
+    from tidegate.packaging.format.package import copy_package
     from tidegate.packaging.packager import Examples, package_model
 
     examples = Examples(training=rows, reference=unseen, label_column=label_column)

@@ -17,7 +17,7 @@ SignKey = Annotated[
 def check_sign_key(key: Path | None) -> None:
     """Raise PackageError if a command was given a key that cannot sign, before it starts to work."""
     if key is not None:
-        from tidegate.packaging.signing import check_signing_key
+        from tidegate.packaging.format.signing import check_signing_key
 
         check_signing_key(key, key_password())
 
@@ -25,7 +25,7 @@ def check_sign_key(key: Path | None) -> None:
 def sign_if_asked(package: Path, key: Path | None) -> None:
     """Sign a package that a command has made, if it was given a key."""
     if key is not None:
-        from tidegate.packaging.signing import sign_package
+        from tidegate.packaging.format.signing import sign_package
 
         sign_package(package, key, key_password())
 

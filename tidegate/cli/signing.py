@@ -14,9 +14,9 @@ from tidegate.cli.options import DEFAULT_STORE, Store
 from tidegate.cli.output import Json, show
 from tidegate.cli.sign_key import KEY_PASSWORD, key_password
 from tidegate.errors import PackageError, RegistryError
-from tidegate.packaging.package import VerifiedPackage, fetch_package, inspect_package
-from tidegate.packaging.signing import check_signature, sign_package
-from tidegate.packaging.signing_bundle import signer_of
+from tidegate.packaging.format.package import VerifiedPackage, fetch_package, inspect_package
+from tidegate.packaging.format.signing import check_signature, sign_package
+from tidegate.packaging.format.signing_bundle import signer_of
 from tidegate.registry.registry import CHAMPION, ModelRegistry
 from tidegate.storage import open_store
 

@@ -7,8 +7,8 @@ from feast.feature_view_projection import FeatureViewProjection
 from feast.types import Bool, FeastType, Float32, Float64, Int32, Int64, String
 
 from tidegate.errors import FeatureError
-from tidegate.packaging import manifest
-from tidegate.packaging.manifest import Datatype, FeatureContract, FeatureField
+from tidegate.packaging.format import manifest
+from tidegate.packaging.format.manifest import Datatype, FeatureContract, FeatureField
 
 DEFAULT_TAG = "tidegate.default"
 REQUIRED_TAG = "tidegate.required"

@@ -22,7 +22,7 @@ from tidegate.features.online_opening import open_row_reader
 from tidegate.features.online_rows import FoundRow, RowReader
 from tidegate.features.packed_row import KeyValue, key_order, pack_key, unpack_row, view_prefix
 from tidegate.features.times import to_microseconds
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 
 KeyColumn = Sequence[KeyValue | None] | npt.NDArray[Any]
 """One entity key value a row: strings or integers, None or "" where the row has no entity."""

@@ -29,7 +29,7 @@ from tidegate.features.materialize import MaterializationReport, Materializer
 from tidegate.features.online_opening import open_row_writer
 from tidegate.features.online_store import PackedOnlineStore, packed_store_address
 from tidegate.features.source import open_connection
-from tidegate.packaging.manifest import Datatype, FeatureContract
+from tidegate.packaging.format.manifest import Datatype, FeatureContract
 
 _PACKED = f"{PackedOnlineStore.__module__}.{PackedOnlineStore.__name__}"
 _TIMESTAMP = "event_timestamp"

@@ -22,8 +22,8 @@ from tidegate.monitoring.drift import compare_columns, measure_drift
 from tidegate.monitoring.labels import join_labels, read_labels
 from tidegate.monitoring.records import ColumnDrift, ConceptDrift, DriftCheck, check_key, encode
 from tidegate.monitoring.windows import describe_log, read_window
-from tidegate.packaging.manifest import PROBABILITY, REFERENCE_NAME, Manifest
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import PROBABILITY, REFERENCE_NAME, Manifest
+from tidegate.packaging.format.package import read_manifest
 from tidegate.project import MonitoringSection, Project
 from tidegate.serving.log_schema import input_column, is_logged
 from tidegate.storage import ObjectStore

@@ -18,8 +18,8 @@ from tidegate.errors import DataError, OptimizationError
 from tidegate.optimization.metrics import metric, metric_names
 from tidegate.optimization.metrics.base import Loss
 from tidegate.optimization.records import Accuracy
+from tidegate.packaging.format.manifest import Task, Verdict
 from tidegate.packaging.inputs import is_tensor, tensor_rows
-from tidegate.packaging.manifest import Task, Verdict
 from tidegate.project import AccuracyGate, GatesSection
 
 Array = NDArray[Any]
@@ -84,7 +84,7 @@ def measure_accuracy(
 
     Args:
         labels: What `labels_of` returned.
-        baseline: Its score output (`tidegate.packaging.manifest.SCORE_OUTPUTS`) for those rows.
+        baseline: Its score output (`tidegate.packaging.format.manifest.SCORE_OUTPUTS`) for those rows.
         variant: The variant's; the very same array says that the variant is the baseline, which loses nothing to itself.
         gate: The metric and the confidence.
         threshold: Of a binary classification; None means 0.5.

@@ -15,13 +15,13 @@ from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
 from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, write_record
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, VariantBuilder
-from tidegate.packaging.bill import installed_tools
-from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.inference import run_in_chunks
+from tidegate.packaging.format.bill import installed_tools
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME, Manifest, Variant
+from tidegate.packaging.format.package import read_manifest, write_package
 from tidegate.packaging.inputs import input_arrays, tensor_column
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME, Manifest, Variant
-from tidegate.packaging.package import read_manifest, write_package
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.running.inference import run_in_chunks
+from tidegate.packaging.running.session import GraphSession
 
 BUILDER = "tidegate.optimization.build:Builder"
 

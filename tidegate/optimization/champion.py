@@ -7,9 +7,9 @@ import pyarrow as pa
 from tidegate.errors import DataError
 from tidegate.optimization.accuracy import labelled_rows, labels_of
 from tidegate.optimization.metrics import metric
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import Verdict
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import Verdict
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import Project
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tidegate.errors import OptimizationError, PackageError
 from tidegate.optimization.parity import judge_parity, measure_parity, replay_golden
-from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, Manifest, TensorSpec, Verdict
-from tidegate.packaging.package import read_manifest
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest, TensorSpec, Verdict
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.session import GraphSession
 from tidegate.packaging.sources.source import Array, Source
 from tidegate.project import ParityGate
 

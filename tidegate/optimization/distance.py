@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.packaging.manifest import Task
+from tidegate.packaging.format.manifest import Task
 
 Array = NDArray[Any]
 Rows = NDArray[np.bool_]

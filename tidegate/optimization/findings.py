@@ -11,7 +11,7 @@ from tidegate.optimization.benchmark.timings import Floats, Timings
 from tidegate.optimization.judgement import Judgement, Trial
 from tidegate.optimization.metrics import metric
 from tidegate.optimization.records import Accuracy, BuildOutcome, Footprint, SelectionRow
-from tidegate.packaging.manifest import MODEL_NAME, BenchmarkRow, Manifest, Verdict
+from tidegate.packaging.format.manifest import MODEL_NAME, BenchmarkRow, Manifest, Verdict
 from tidegate.project import PricesSection
 
 

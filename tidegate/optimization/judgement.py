@@ -12,9 +12,9 @@ from tidegate.optimization.benchmark.subject import Opening
 from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
 from tidegate.optimization.parity import judge_parity, measure_parity
 from tidegate.optimization.records import OutputParity
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.manifest import BASELINE, GOLDEN_NAME, SCORE_OUTPUTS, Manifest, Verdict
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import BASELINE, GOLDEN_NAME, SCORE_OUTPUTS, Manifest, Verdict
+from tidegate.packaging.format.package import read_manifest
 from tidegate.project import BenchmarkGate, ParityGate
 
 Scores = NDArray[Any]

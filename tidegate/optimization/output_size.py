@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.packaging.manifest import SCORE_OUTPUTS, Task
+from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Task
 
 Array = NDArray[Any]
 

@@ -16,8 +16,8 @@ from tidegate.errors import OptimizationError
 from tidegate.optimization.distance import error_between, kind_of, rows_that_change_class, rows_that_differ
 from tidegate.optimization.output_size import output_size
 from tidegate.optimization.records import OutputParity
-from tidegate.packaging.golden import Golden
-from tidegate.packaging.manifest import SCORE_OUTPUTS, Precision, Task, Verdict
+from tidegate.packaging.format.golden import Golden
+from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Precision, Task, Verdict
 from tidegate.project import ParityGate, Tolerance
 
 Array = NDArray[Any]

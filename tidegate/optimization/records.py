@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from tidegate.packaging.manifest import BenchmarkRow, Precision, Scalar, Verdict
+from tidegate.packaging.format.manifest import BenchmarkRow, Precision, Scalar, Verdict
 
 OUTCOME_NAME = "outcome.json"
 SELECTION_NAME = "selection.json"

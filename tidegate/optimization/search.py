@@ -29,8 +29,8 @@ from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, Selectio
 from tidegate.optimization.state import STATE_FOLDER, SearchState, key_of
 from tidegate.optimization.trial import run_trial
 from tidegate.optimization.winner import write_selection
-from tidegate.packaging.manifest import MANIFEST_NAME
-from tidegate.packaging.package import package_digest, verify_package
+from tidegate.packaging.format.manifest import MANIFEST_NAME
+from tidegate.packaging.format.package import package_digest, verify_package
 from tidegate.project import Project
 
 

@@ -28,7 +28,7 @@ from tidegate.errors import OptimizationError, PackageError
 from tidegate.optimization.build import read_outcome
 from tidegate.optimization.judgement import Judgement
 from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, write_record
-from tidegate.packaging.package import verify_package
+from tidegate.packaging.format.package import verify_package
 
 STATE_FOLDER = ".search"
 _KEY_DIGITS = 16

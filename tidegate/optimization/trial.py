@@ -22,9 +22,9 @@ from tidegate.optimization.progress import Progress
 from tidegate.optimization.question import Question
 from tidegate.optimization.records import BuildOutcome, Selection
 from tidegate.optimization.state import SearchState, file_digest, key_of
-from tidegate.packaging.manifest import Verdict
-from tidegate.packaging.package import package_digest, read_manifest
-from tidegate.packaging.session import Array
+from tidegate.packaging.format.manifest import Verdict
+from tidegate.packaging.format.package import package_digest, read_manifest
+from tidegate.packaging.running.session import Array
 from tidegate.project import AccuracyGate
 
 _ROWS_FILE = "rows.arrow"

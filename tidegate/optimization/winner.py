@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 
 from tidegate.optimization.records import PACKAGE_FOLDER, SELECTION_NAME, Selection, SelectionRow, write_record
-from tidegate.packaging.manifest import SearchRow
-from tidegate.packaging.package import copy_package, read_manifest
+from tidegate.packaging.format.manifest import SearchRow
+from tidegate.packaging.format.package import copy_package, read_manifest
 
 
 def write_selection(selection: Selection, package: Path | None, out: Path) -> None:

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from tidegate.errors import DataError
+from tidegate.packaging.format.manifest import LABEL, Task, TensorSpec
 from tidegate.packaging.inputs import input_arrays, tensor_column
-from tidegate.packaging.manifest import LABEL, Task, TensorSpec
 from tidegate.packaging.sample import sample_rows
 from tidegate.packaging.sources.source import Array, Source
 

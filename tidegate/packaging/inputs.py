@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from tidegate.errors import DataError
-from tidegate.packaging.manifest import Datatype, TensorSpec
+from tidegate.packaging.format.manifest import Datatype, TensorSpec
 
 NUMPY_TYPES: dict[Datatype, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),

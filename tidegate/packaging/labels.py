@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.packaging.manifest import PROBABILITIES, PROBABILITY, Manifest
+from tidegate.packaging.format.manifest import PROBABILITIES, PROBABILITY, Manifest
 
 Array = NDArray[Any]
 

@@ -16,11 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidegate.errors import PackageError
-from tidegate.packaging.bill import tools_of
-from tidegate.packaging.golden import Golden
-from tidegate.packaging.graph_packing import pack_graph
-from tidegate.packaging.holdout import reference_table
-from tidegate.packaging.manifest import (
+from tidegate.packaging.format.bill import tools_of
+from tidegate.packaging.format.golden import Golden
+from tidegate.packaging.format.manifest import (
     BASELINE,
     PROBABILITIES,
     SCHEMA_VERSION,
@@ -32,9 +30,11 @@ from tidegate.packaging.manifest import (
     TensorSpec,
     Variant,
 )
-from tidegate.packaging.package import write_package
+from tidegate.packaging.format.package import write_package
+from tidegate.packaging.graph_packing import pack_graph
+from tidegate.packaging.holdout import reference_table
+from tidegate.packaging.running.session import GraphSession
 from tidegate.packaging.sample import golden_inputs
-from tidegate.packaging.session import GraphSession
 from tidegate.packaging.signature import infer_inputs, output_specs
 from tidegate.packaging.sources.opening import open_source
 from tidegate.packaging.sources.source import Array, Source

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.packaging.inputs import input_arrays, is_tensor, missing_values
-from tidegate.packaging.manifest import TensorSpec
 
 _UNKNOWN_CATEGORY = "never seen ☃"
 _LONG_TEXT = "long " * 50

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import DataError, PackageError
+from tidegate.packaging.format.manifest import LABEL, SCORE_OUTPUTS, Datatype, FeatureContract, FeatureField, TensorSpec
 from tidegate.packaging.inputs import NUMPY_TYPES, input_datatype, is_tensor, missing_values, tensor_rows
-from tidegate.packaging.manifest import LABEL, SCORE_OUTPUTS, Datatype, FeatureContract, FeatureField, TensorSpec
 
 _MAX_CATEGORIES = 1_000
 _DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BYTES"}

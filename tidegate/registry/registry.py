@@ -16,9 +16,9 @@ from typing import Final, Literal
 
 from tidegate.clock import Clock
 from tidegate.errors import ObjectNotFound, PreconditionFailed, RegistryError
-from tidegate.packaging.manifest import MANIFEST_NAME, Manifest
-from tidegate.packaging.package import decode_manifest, inspect_package, verify_package
-from tidegate.packaging.signing_bundle import signer_of
+from tidegate.packaging.format.manifest import MANIFEST_NAME, Manifest
+from tidegate.packaging.format.package import decode_manifest, inspect_package, verify_package
+from tidegate.packaging.format.signing_bundle import signer_of
 from tidegate.registry.events import (
     ROOT,
     Event,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.registry.events import Event
 
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tidegate.errors import PackageError, PreconditionFailed, RegistryError
-from tidegate.packaging.manifest import MANIFEST_NAME, SIGNATURE_NAME
-from tidegate.packaging.package import VerifiedPackage, decode_manifest, verify_package
-from tidegate.packaging.signing_bundle import signer_of
-from tidegate.packaging.stored_package import download_files, download_signature, stored_manifest, stored_signature
+from tidegate.packaging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from tidegate.packaging.format.package import VerifiedPackage, decode_manifest, verify_package
+from tidegate.packaging.format.signing_bundle import signer_of
+from tidegate.packaging.format.stored_package import download_files, download_signature, stored_manifest, stored_signature
 from tidegate.registry.events import version_prefix
 from tidegate.storage.store import ObjectStore
 

@@ -50,7 +50,7 @@ def score_window(project: Project, *, start: datetime, end: datetime, alias: str
     """
     if not start < end:
         raise DataError(f"window: start {start.isoformat()} must lie before end {end.isoformat()}")
-    from tidegate.packaging.inference import PackageModel
+    from tidegate.packaging.running.inference import PackageModel
 
     store = open_store(project.store_uri)
     registry = ModelRegistry(store)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from tidegate.errors import DataError
 from tidegate.features.address import project_online_store
 from tidegate.features.mirror import mirror
-from tidegate.packaging.manifest import FeatureContract, Verdict
+from tidegate.packaging.format.manifest import FeatureContract, Verdict
 from tidegate.project import Project
 from tidegate.release.record import ReleaseLedger
 from tidegate.storage import open_store

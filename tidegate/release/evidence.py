@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tidegate.errors import PackageError, RegistryError
+from tidegate.packaging.format.manifest import LABEL, PROBABILITY, REFERENCE_NAME
+from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.labels import Labels
-from tidegate.packaging.manifest import LABEL, PROBABILITY, REFERENCE_NAME
-from tidegate.packaging.package import read_manifest
 from tidegate.project import Project
 from tidegate.release.model import open_registry
 from tidegate.release.record import ReleaseLedger, ReleaseRecord

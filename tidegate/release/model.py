@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from tidegate import __version__
 from tidegate.errors import ObjectNotFound, TrainingError
-from tidegate.packaging.manifest import Lineage, Verdict
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import Lineage, Verdict
+from tidegate.packaging.format.package import read_manifest
 from tidegate.project import Project
 from tidegate.registry.registry import CHALLENGER, CHAMPION, ModelRegistry
 from tidegate.release.data import read_frozen, record_gate

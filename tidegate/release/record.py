@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from tidegate.errors import RegistryError
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.storage import ObjectStore
 from tidegate.storage.probe import probe_conditional_writes
 

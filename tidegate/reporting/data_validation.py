@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
 
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.reporting.formats import count, day, number, percent, plural
 from tidegate.reporting.gates import verdict_table
 from tidegate.reporting.page import Badge, Cell, Column, Details, Notice, Page, Section, Table, Tile, render_page

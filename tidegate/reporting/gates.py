@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.reporting.formats import number, plural
 from tidegate.reporting.page import Column, Gate, GateStrip, Table, passed_badge
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tidegate.packaging.manifest import Manifest, Verdict
+from tidegate.packaging.format.manifest import Manifest, Verdict
 from tidegate.reporting.formats import number, plural, size
 from tidegate.reporting.gates import GATES
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate.optimization.records import Objective, Selection, SelectionRow
-from tidegate.packaging.manifest import BenchmarkRow
+from tidegate.packaging.format.manifest import BenchmarkRow
 from tidegate.reporting.formats import duration, fixed, number, plural, size
 from tidegate.reporting.gates import verdict_table
 from tidegate.reporting.page import (

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from tidegate.packaging.manifest import FeatureContract, Verdict
+from tidegate.packaging.format.manifest import FeatureContract, Verdict
 
 ReleaseOutcome = Literal["promoted", "rolled_back", "stopped"]
 LookVerdict = Literal["continue", "advance", "rollback"]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from tidegate.errors import PackageError
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, Manifest
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest
+from tidegate.packaging.running.session import GraphSession
 from tidegate.serving.tensors import Array
 
 RELATIVE_TOLERANCE = 1e-3

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 import tidegate
-from tidegate.packaging.manifest import TensorSpec
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.serving import codec_json, codec_v1
 from tidegate.serving.errors import RequestError, bad_request
 from tidegate.serving.metrics import MetricsMemory, render

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.events import emit
 from tidegate.serving.log_schema import log_partition
 from tidegate.serving.log_table import LogRecord, LogTableBuilder

@@ -12,8 +12,8 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from tidegate.packaging.format.manifest import LABEL, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
-from tidegate.packaging.manifest import LABEL, Manifest, TensorSpec
 
 LOG_ROOT = "inference-log"
 MOST_VALUES = 1_024  # of one tensor in one row

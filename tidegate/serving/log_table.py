@@ -8,7 +8,7 @@ from operator import attrgetter
 import numpy as np
 import pyarrow as pa
 
-from tidegate.packaging.manifest import LABEL, Manifest
+from tidegate.packaging.format.manifest import LABEL, Manifest
 from tidegate.serving.arrow_columns import lists, numbers, texts
 from tidegate.serving.log_schema import FIXED_COLUMNS, MOST_VALUES, TIMESTAMP, input_column, is_logged, log_schema
 from tidegate.serving.tensors import Array

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tidegate.errors import TidegateError
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView, Signature
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView, Signature
 from tidegate.serving.errors import RequestError
 from tidegate.serving.tensors import DTYPES, Array, is_null
 

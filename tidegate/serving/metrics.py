@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.tensors import Array
 
 REQUESTS = "tidegate_requests_total"

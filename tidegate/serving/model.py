@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from time import perf_counter_ns, time_ns
 
 from tidegate.clock import Clock
+from tidegate.packaging.format.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
-from tidegate.packaging.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.serving.engine import Engine
 from tidegate.serving.errors import RequestError, bad_request
 from tidegate.serving.inference_log import InferenceLog

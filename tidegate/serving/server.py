@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tidegate.errors import ServingError, TidegateError
-from tidegate.packaging.manifest import Manifest
-from tidegate.packaging.package import fetch_package, read_manifest
+from tidegate.packaging.format.manifest import Manifest
+from tidegate.packaging.format.package import fetch_package, read_manifest
 from tidegate.serving.events import emit
 from tidegate.serving.metrics import MetricsLayout, MetricsMemory, WorkerMetrics
 from tidegate.serving.model import Identity

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidegate.packaging.manifest import Manifest, TensorSpec
+from tidegate.packaging.format.manifest import Manifest, TensorSpec
 from tidegate.serving.errors import RequestError, bad_request
 from tidegate.serving.tensors import DATATYPES, DTYPES, Array, is_null
 

@@ -17,7 +17,7 @@ from granian.server.embed import Server
 
 from tidegate.clock import open_clock
 from tidegate.errors import ServingError
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.engine import Engine
 from tidegate.serving.events import EventHandler, emit
 from tidegate.serving.http import HttpApplication

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError
-from tidegate.packaging.manifest import FeatureContract
+from tidegate.packaging.format.manifest import FeatureContract
 from tidegate.project import Project
 
 if TYPE_CHECKING:

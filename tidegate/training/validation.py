@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import DataError
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.project import Project
 from tidegate.training.training_set import SPLIT_COLUMN, model_input_columns
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import Manifest
 from tidegate.packaging.packager import Examples, PackageSettings, package_model
 from tidegate.packaging.sources.source import Source
 

@@ -11,7 +11,7 @@ import pytest
 
 from tidegate.features.online import OnlineReader
 from tidegate.features.online_file import online_uri, open_writer
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 
 NOW = datetime(2013, 7, 1, tzinfo=UTC)
 CUSTOMERS = [f"c{i}" for i in range(500)]

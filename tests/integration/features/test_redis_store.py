@@ -21,7 +21,7 @@ from tidegate.features.packed_row import pack_key, pack_row, unpack_row, view_pr
 from tidegate.features.redis_address import PASSWORD_VARIABLE, USER_VARIABLE, RedisAddress
 from tidegate.features.redis_connection import RedisConnection
 from tidegate.features.times import EARLIEST_US, LATEST_US
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 VIEW = FeatureView(

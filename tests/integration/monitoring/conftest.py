@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import FeatureContract
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import FeatureContract
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.serving.log_schema import input_column, log_schema

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tidegate.cli.main import run
 from tidegate.optimization.variants import variant_names
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.package import verify_package
-from tidegate.packaging.signing import verify_signature
+from tidegate.packaging.format.package import verify_package
+from tidegate.packaging.format.signing import verify_signature
+from tidegate.packaging.running.inference import PackageModel
 
 
 def tidegate(*arguments: object) -> subprocess.CompletedProcess[str]:

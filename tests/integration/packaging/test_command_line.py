@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from sklearn.linear_model import LinearRegression
 
 from tidegate.cli.main import run
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.package import verify_package
+from tidegate.packaging.format.package import verify_package
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.packaging.sample_file import read_sample
 
 QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "OMP_NUM_THREADS": "1"}

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tidegate.errors import PackageError, StorageError
-from tidegate.packaging import stored_package
-from tidegate.packaging.package import fetch_package, inspect_package
-from tidegate.packaging.signing import sign_package, verify_signature
+from tidegate.packaging.format import stored_package
+from tidegate.packaging.format.package import fetch_package, inspect_package
+from tidegate.packaging.format.signing import sign_package, verify_signature
 from tidegate.storage import ObjectStore, open_store
 
 

@@ -23,8 +23,8 @@ from pipelines.launcher import REPOSITORY
 from tidegate.deployment.local.operations import start_supervisor, stop_supervisor
 from tidegate.deployment.local.target import LocalTarget
 from tidegate.features.online_file import open_writer
-from tidegate.packaging.manifest import MANIFEST_NAME
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import MANIFEST_NAME
+from tidegate.packaging.format.package import read_manifest
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import CHAMPION, ModelRegistry
 from tidegate.release.record import ReleaseLedger, ReleaseRecord

@@ -22,8 +22,8 @@ import yaml
 from tidegate.deployment.local.operations import start_supervisor, stop_supervisor
 from tidegate.deployment.local.target import LocalTarget
 from tidegate.features.online_file import open_writer
-from tidegate.packaging.manifest import MANIFEST_NAME
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import MANIFEST_NAME
+from tidegate.packaging.format.package import read_manifest
 from tidegate.registry.registry import ModelRegistry
 from tidegate.rollout.record import RolloutRecord
 from tidegate.rollout.rollout import rollout_history

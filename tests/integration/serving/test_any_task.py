@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import small_packages
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, TensorSpec
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, TensorSpec
+from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.grpc_v2.messages import methods_of
 from tidegate.serving.metrics import LOG_ROWS, PREDICTIONS, REQUESTS
 from tidegate.serving.tensors import from_binary, to_binary
@@ -161,7 +161,7 @@ def test_refusals(
 
 @pytest.mark.parametrize("name", ["schema-1-baseline", "schema-1-int8"])
 def test_packages_of_earlier_schemas_are_served(name: str, launch: Callable[..., Any]) -> None:
-    package = Path(__file__).parents[2] / "unit" / "packaging" / "golden" / name
+    package = Path(__file__).parents[2] / "unit" / "packaging" / "format" / "golden" / name
     manifest, golden = read_manifest(package), read_golden(package / GOLDEN_NAME)
     server = launch(package, name="old")
     status, answer = server.request("/v2/models/old/infer", v2_body(golden.inputs, manifest.signature.inputs))

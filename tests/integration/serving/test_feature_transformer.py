@@ -15,7 +15,7 @@ import pytest
 
 from tidegate.features.online_file import open_writer, upsert
 from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
-from tidegate.packaging.inference import PackageModel
+from tidegate.packaging.running.inference import PackageModel
 
 MODULE = [sys.executable, "-m", "tidegate.deployment.kserve.feature_transformer"]
 ROW = {"carrier": "UA", "origin": "EWR", "dest": "SFO", "distance": 1000.0, "hour": 9.5}

@@ -145,7 +145,7 @@ def corrupt(package: Path) -> None:
 def wrong_golden(package: Path) -> None:
     import hashlib
 
-    from tidegate.packaging.golden import Golden, golden_bytes, read_golden
+    from tidegate.packaging.format.golden import Golden, golden_bytes, read_golden
 
     golden = read_golden(package / "golden.npz")
     raw = golden_bytes(Golden(golden.inputs, {"probability": golden.outputs["probability"] + 0.1}))

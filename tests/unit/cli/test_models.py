@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from tidegate.cli.main import run
-from tidegate.packaging.manifest import SearchRow, SourceFacts
-from tidegate.packaging.package import copy_package, read_manifest
+from tidegate.packaging.format.manifest import SearchRow, SourceFacts
+from tidegate.packaging.format.package import copy_package, read_manifest
 from tidegate.registry.registry import ModelRegistry
 from tidegate.storage import open_store
 

@@ -10,7 +10,7 @@ import pytest
 from tidegate.cli.main import run
 from tidegate.cli.sign_key import KEY_PASSWORD, check_sign_key, sign_if_asked
 from tidegate.errors import PackageError
-from tidegate.packaging.signing import verify_signature
+from tidegate.packaging.format.signing import verify_signature
 from tidegate.registry.registry import ModelRegistry
 from tidegate.storage import open_store
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from examples.digits import network, train
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.packaging.inputs import tensor_rows
-from tidegate.packaging.manifest import TensorSpec
 from tidegate.packaging.sources.head import with_head
 from tidegate.packaging.sources.opening import open_source
 from tidegate.packaging.sources.source import Source

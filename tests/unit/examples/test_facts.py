@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 from examples.flights.facts import _Scores
 from tidegate.monitoring.labels import record_labels
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import MANIFEST_NAME, Lineage, Manifest
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import MANIFEST_NAME, Lineage, Manifest
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.registry.registry import ModelRegistry
 from tidegate.serving.log_schema import input_column, log_partition, log_schema
 from tidegate.storage.directory import DirectoryStore

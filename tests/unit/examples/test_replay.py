@@ -16,7 +16,7 @@ from examples.flights import replay as replaying
 from examples.flights.replay import TICK, Replay, sample_flights
 from tidegate.clock import ReplayClock
 from tidegate.monitoring.labels import read_labels
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 from tidegate.project import Project, load_project
 from tidegate.storage import open_store
 

@@ -13,7 +13,7 @@ from tidegate.features.online import OnlineReader
 from tidegate.features.online_file import online_uri, open_reader, open_writer, upsert
 from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
 from tidegate.features.times import to_microseconds
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 

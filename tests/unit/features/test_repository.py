@@ -12,7 +12,7 @@ from tidegate.errors import DataError, FeatureError
 from tidegate.features import online_file
 from tidegate.features.online import OnlineReader
 from tidegate.features.repository import FeatureRepository
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -13,9 +13,9 @@ import pytest
 from tests import small_packages
 from tidegate.errors import MonitoringError
 from tidegate.monitoring.check import check_drift
-from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, LABEL, MODEL_NAME, Signature, TensorSpec
-from tidegate.packaging.package import read_manifest, write_package
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, LABEL, MODEL_NAME, Signature, TensorSpec
+from tidegate.packaging.format.package import read_manifest, write_package
 from tidegate.project import load_project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.serving.log_table import LogRecord, LogTableBuilder

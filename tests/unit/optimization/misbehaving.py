@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.optimization.benchmark.subject import Subject
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.package import read_manifest
 
 
 class CrashingBuilder:

@@ -10,9 +10,9 @@ from tidegate.errors import OptimizationError
 from tidegate.optimization.build import Builder, build_variant_of, read_outcome
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import NotApplicable
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.package import read_manifest, verify_package
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.package import read_manifest, verify_package
+from tidegate.packaging.running.inference import PackageModel
 
 
 def test_a_variant_is_a_package_with_its_parameters(candidates, tmp_path: Path) -> None:

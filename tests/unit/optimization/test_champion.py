@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.errors import DataError
 from tidegate.optimization.champion import compare_with_champion
-from tidegate.packaging.inference import PackageModel
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import AccuracyGate, ChampionGate
 
 

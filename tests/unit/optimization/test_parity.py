@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_limits
 from tidegate.errors import OptimizationError
 from tidegate.optimization.parity import Replay, Run, judge_parity, measure_parity, replay_golden
 from tidegate.optimization.records import OutputParity
-from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.manifest import Precision, Task
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.manifest import Precision, Task
+from tidegate.packaging.running.session import GraphSession
 from tidegate.project import OutputTolerances, ParityGate, Tolerance
 
 GATE = ParityGate()

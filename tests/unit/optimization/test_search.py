@@ -18,9 +18,9 @@ from tidegate.optimization.question import Question
 from tidegate.optimization.records import Selection
 from tidegate.optimization.search import build_variant, optimize, select, select_variant, variants_to_build
 from tidegate.optimization.state import SearchState
-from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME
-from tidegate.packaging.package import read_manifest, verify_package, write_package
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME
+from tidegate.packaging.format.package import read_manifest, verify_package, write_package
 from tidegate.project import AccuracyGate, GatesSection, Project, load_project
 
 VARIANTS = ("graph-optimized", "fp16", "int8-dynamic")

@@ -16,8 +16,8 @@ from tidegate.optimization.isolation.workers import Limits
 from tidegate.optimization.progress import Silent
 from tidegate.optimization.question import Question
 from tidegate.optimization.search import optimize
+from tidegate.packaging.format.package import verify_package
 from tidegate.packaging.inputs import tensor_column
-from tidegate.packaging.package import verify_package
 from tidegate.packaging.packager import Examples, PackageSettings, package_model
 from tidegate.packaging.sources.opening import wrap_model
 from tidegate.project import AccuracyGate, BenchmarkGate, GatesSection, OutputTolerances, ParityGate
@@ -116,7 +116,7 @@ def test_a_variant_of_any_task_is_selected(packages, rows, tmp_path: Path, task:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_found_before_anything_is_built(packages, rows, task, label, gates, error, said: str) -> None:
-    from tidegate.packaging.package import read_manifest
+    from tidegate.packaging.format.package import read_manifest
 
     with pytest.raises(error, match=said):
         ask(rows, label, **gates).rows(read_manifest(packages[task]))

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from tidegate.packaging.format.manifest import Datatype, Runtime, TensorSpec
 from tidegate.packaging.graph_packing import pack_graph, unpack_graph
 from tidegate.packaging.inputs import NUMPY_TYPES
-from tidegate.packaging.manifest import Datatype, Runtime, TensorSpec
-from tidegate.packaging.packing import Packer, pack
-from tidegate.packaging.session import open_session
+from tidegate.packaging.running.packing import Packer, pack
+from tidegate.packaging.running.session import open_session
 
 KINDS: dict[Datatype, int] = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
 ROWS = 5

@@ -8,8 +8,8 @@ import pytest
 
 from tidegate.errors import DataError
 from tidegate.packaging import holdout
+from tidegate.packaging.format.manifest import SourceFacts, TensorSpec
 from tidegate.packaging.holdout import reference_table
-from tidegate.packaging.manifest import SourceFacts, TensorSpec
 
 INPUTS = (TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),)
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.errors import DataError
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.packaging.inputs import input_arrays, input_datatype, missing_values, tensor_column, tensor_rows, training_arrays
-from tidegate.packaging.manifest import TensorSpec
 
 
 def spec(datatype: str) -> TensorSpec:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests import small_packages
+from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.labels import Labels
-from tidegate.packaging.package import read_manifest
 
 
 def test_of_two_classes_the_second_is_answered_from_the_threshold_on(tiny_package: Path) -> None:

@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from tidegate.errors import DataError, PackageError
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.inference import PackageModel
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import SourceFacts
+from tidegate.packaging.format.package import verify_package
 from tidegate.packaging.inputs import training_arrays
-from tidegate.packaging.manifest import SourceFacts
-from tidegate.packaging.package import verify_package
 from tidegate.packaging.packager import Examples, PackageSettings, package_candidates, package_model
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.packaging.sources.opening import open_source, wrap_model
 from tidegate.project import load_project
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import TensorSpec
 from tidegate.packaging.sample import golden_inputs, sample_rows
 from tidegate.packaging.signature import infer_inputs
 

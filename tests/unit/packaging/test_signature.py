@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.errors import DataError
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
 from tidegate.packaging.signature import infer_inputs
 
 

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from tidegate.packaging.signing import sign_package
+from tidegate.packaging.format.signing import sign_package
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.packaging.signing import verify_signature
+from tidegate.packaging.format.signing import verify_signature
 from tidegate.registry.registry import ANY, ModelRegistry
 from tidegate.storage.directory import DirectoryStore
 

@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.clock import ReplayClock
 from tidegate.errors import PackageError, PreconditionFailed, RegistryError, StorageError, TidegateError
-from tidegate.packaging.package import read_manifest, verify_package
+from tidegate.packaging.format.package import read_manifest, verify_package
 from tidegate.registry.events import Event
 from tidegate.registry.registry import ANY, ModelRegistry
 from tidegate.storage.directory import DirectoryStore

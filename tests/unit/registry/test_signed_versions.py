@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.errors import PackageError, RegistryError
-from tidegate.packaging.signing import sign_package, verify_signature
+from tidegate.packaging.format.signing import sign_package, verify_signature
 from tidegate.registry.registry import ModelRegistry
 from tidegate.storage.directory import DirectoryStore
 

@@ -11,10 +11,10 @@ import pytest
 
 from tests import small_packages
 from tidegate.errors import DataError, PackageError, RegistryError, StorageError
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.inference import PackageModel
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.release import batch

@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from tests import small_packages
 from tidegate.errors import PackageError, RegistryError
-from tidegate.packaging.manifest import REFERENCE_NAME, Verdict
+from tidegate.packaging.format.manifest import REFERENCE_NAME, Verdict
 from tidegate.registry.registry import ModelRegistry
 from tidegate.release.evidence import confusion, gate_summary, release_summary, roc_points, rollout_metrics, rollout_page
 from tidegate.release.record import ReleaseLedger

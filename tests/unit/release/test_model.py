@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidegate.errors import DataError, ObjectNotFound, TrainingError
-from tidegate.packaging.manifest import MANIFEST_NAME, FeatureContract, Lineage, Verdict
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import MANIFEST_NAME, FeatureContract, Lineage, Verdict
+from tidegate.packaging.format.package import read_manifest
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
 from tidegate.release import model

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tidegate.errors import PreconditionFailed, RegistryError, StorageError
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.release.record import ReleaseLedger
 from tidegate.storage.directory import DirectoryStore
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView, Verdict
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView, Verdict
 from tidegate.reporting.story import (
     ColumnDrift,
     DataFacts,

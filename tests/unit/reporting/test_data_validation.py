@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.reporting.data_validation import profile_of, render_data_validation
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.reporting.gates import gate_strip, verdict_table
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.packaging.manifest import FileEntry, Lineage, Manifest, Runtime, Signature, Variant, Verdict
+from tidegate.packaging.format.manifest import FileEntry, Lineage, Manifest, Runtime, Signature, Variant, Verdict
 from tidegate.reporting.release import render_release_summary
 
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tidegate.optimization.records import Accuracy, Footprint, OutputParity, Selection, SelectionRow
-from tidegate.packaging.manifest import BenchmarkRow, Verdict
+from tidegate.packaging.format.manifest import BenchmarkRow, Verdict
 from tidegate.reporting.selection import render_selection
 
 VERDICT = Verdict(gate="parity", subject="a", measure="largest difference", value=1e-6, bound=0.01, passed=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tidegate.errors import FeatureError
-from tidegate.packaging.manifest import Manifest
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import Manifest
+from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.engine import Engine
 from tidegate.serving.errors import RequestError
 from tidegate.serving.log_table import LogRecord

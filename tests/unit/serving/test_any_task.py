@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import small_packages
-from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, Manifest
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest
+from tidegate.packaging.format.package import read_manifest
 from tidegate.serving import codec_json, codec_v1
 from tidegate.serving.engine import Engine
 from tidegate.serving.errors import RequestError

@@ -10,9 +10,9 @@ import pytest
 
 from tests import small_packages
 from tidegate.errors import PackageError
-from tidegate.packaging.golden import Golden, golden_bytes, read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Manifest, Runtime, TensorSpec
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.golden import Golden, golden_bytes, read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, Manifest, Runtime, TensorSpec
+from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.engine import Engine, _largest_difference
 
 
@@ -80,7 +80,7 @@ def test_an_output_without_a_row_axis_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["schema-1-baseline", "schema-1-int8"])
 def test_packages_of_earlier_schemas_are_served(name: str) -> None:
-    package = Path(__file__).parents[1] / "packaging" / "golden" / name
+    package = Path(__file__).parents[1] / "packaging" / "format" / "golden" / name
     assert Engine(package, read_manifest(package)).replay_golden(package) < 1e-5
 
 

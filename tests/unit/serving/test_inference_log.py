@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidegate.errors import StorageError
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.inference_log import InferenceLog, LogLimits
 from tidegate.serving.log_schema import log_schema
 from tidegate.serving.log_table import LogRecord, LogTableBuilder

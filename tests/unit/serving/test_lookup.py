@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tidegate.errors import FeatureError
-from tidegate.packaging.manifest import Datatype, FeatureContract, FeatureField, FeatureView, Signature, TensorSpec
+from tidegate.packaging.format.manifest import Datatype, FeatureContract, FeatureField, FeatureView, Signature, TensorSpec
 from tidegate.serving.errors import RequestError
 from tidegate.serving.lookup import FeatureLookup
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.metrics import (
     LATENCY,
     LATENCY_BOUNDS,

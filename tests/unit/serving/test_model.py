@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tidegate.packaging.manifest import Manifest
+from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.errors import RequestError
 from tidegate.serving.metrics import FEATURE_MISSING, PREDICTIONS, UNUSUAL_VALUES, render
 from tidegate.serving.request import InferRequest

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.packaging.manifest import (
+from tidegate.packaging.format.manifest import (
     SCHEMA_VERSION,
     FeatureContract,
     FeatureField,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tidegate.packaging.manifest import FeatureContract, FeatureField, FeatureView
+from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView
 from tidegate.project import Project, load_project
 
 UNTIL = datetime(2013, 4, 1, tzinfo=UTC)

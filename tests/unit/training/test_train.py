@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidegate.errors import DataError, TrainingError
+from tidegate.packaging.format.manifest import Runtime
 from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import Runtime
-from tidegate.packaging.session import open_session
+from tidegate.packaging.running.session import open_session
 from tidegate.packaging.signature import infer_inputs
 from tidegate.packaging.sources.opening import open_source
 from tidegate.project import Project

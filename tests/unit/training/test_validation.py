@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from tidegate.errors import DataError
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.project import Project
 from tidegate.training.training_set import build_training_set
 from tidegate.training.validation import validate_training_set

@@ -24,9 +24,9 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, 
 from tidegate.clock import Clock, WallClock
 from tidegate.errors import ServingError, TidegateError
 from tidegate.features.online import OnlineReader
+from tidegate.packaging.format.manifest import LABEL, PROBABILITY, SCORE_OUTPUTS, FeatureContract, Manifest
+from tidegate.packaging.format.package import fetch_package, read_manifest
 from tidegate.packaging.labels import Labels
-from tidegate.packaging.manifest import LABEL, PROBABILITY, SCORE_OUTPUTS, FeatureContract, Manifest
-from tidegate.packaging.package import fetch_package, read_manifest
 from tidegate.serving.errors import RequestError, bad_request
 from tidegate.serving.lookup import FeatureLookup, FeatureReader
 from tidegate.serving.settings import ServeSettings

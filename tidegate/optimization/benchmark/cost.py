@@ -4,7 +4,7 @@ import numpy as np
 
 from tidegate.optimization.benchmark.timings import Floats, Timings
 from tidegate.optimization.records import Objective
-from tidegate.packaging.manifest import Runtime
+from tidegate.packaging.format.manifest import Runtime
 from tidegate.project import PricesSection
 
 _ROWS = 1_000_000

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tidegate.optimization.benchmark.timings import Timings
 from tidegate.optimization.records import Footprint
-from tidegate.packaging.manifest import Verdict
+from tidegate.packaging.format.manifest import Verdict
 from tidegate.project import BenchmarkGate
 
 _MEGABYTE = 1e6

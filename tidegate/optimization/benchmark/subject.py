@@ -15,11 +15,11 @@ from tidegate.errors import PackageError
 from tidegate.optimization.benchmark.timings import Floats, Load, Turn
 from tidegate.optimization.isolation.memory import forget_peak, peak_bytes, resident_bytes
 from tidegate.optimization.parity import Replay, replay_golden
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.inference import PackageModel
+from tidegate.packaging.format.golden import read_golden
 from tidegate.packaging.inputs import input_arrays
+from tidegate.packaging.running.inference import PackageModel
+from tidegate.packaging.running.session import Array
 from tidegate.packaging.sample import sample_rows
-from tidegate.packaging.session import Array
 
 _BATCHES_IN_TURN = 16
 _WARM_UP_CALLS = 20
@@ -51,7 +51,7 @@ class Subject:
 
     def open(self, batch: int) -> Opening:
         """Load the package, answer one row and then `batch` rows; raises PackageError as `PackageModel` does."""
-        from tidegate.packaging.package import read_manifest
+        from tidegate.packaging.format.package import read_manifest
 
         specs = read_manifest(self._package).signature.inputs
         rows = input_arrays(sample_rows(self._rows(), batch, self._seed), specs)

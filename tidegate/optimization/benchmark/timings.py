@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.packaging.manifest import BenchmarkRow
+from tidegate.packaging.format.manifest import BenchmarkRow
 
 Floats = NDArray[np.floating[Any]]
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from tidegate.errors import PackageError
 from tidegate.optimization.parity import Replay, judge_parity, measure_parity
-from tidegate.packaging.golden import Golden, read_golden
-from tidegate.packaging.inference import run_in_chunks
-from tidegate.packaging.manifest import GOLDEN_NAME, Manifest, Runtime
-from tidegate.packaging.package import read_manifest
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest, Runtime
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.inference import run_in_chunks
+from tidegate.packaging.running.session import GraphSession
 from tidegate.project import ParityGate, Tolerance
 
 

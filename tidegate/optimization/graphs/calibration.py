@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tidegate.errors import OptimizationError
-from tidegate.packaging.golden import read_golden
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, REFERENCE_NAME
+from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.inputs import input_arrays
-from tidegate.packaging.manifest import GOLDEN_NAME, REFERENCE_NAME
-from tidegate.packaging.package import read_manifest
-from tidegate.packaging.packing import pack
+from tidegate.packaging.running.packing import pack
 
 Array = NDArray[Any]
 Method = Literal["minmax", "entropy", "percentile"]

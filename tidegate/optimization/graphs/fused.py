@@ -6,7 +6,7 @@ from typing import Literal
 
 import onnxruntime as ort
 
-from tidegate.packaging.manifest import MODEL_NAME, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
 
 Level = Literal["basic", "extended"]
 

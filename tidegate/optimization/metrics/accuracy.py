@@ -11,7 +11,7 @@ from statistics import NormalDist
 from typing import ClassVar
 
 from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
-from tidegate.packaging.manifest import Task
+from tidegate.packaging.format.manifest import Task
 
 _HALVINGS = 60
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import DataError
-from tidegate.packaging.manifest import Task
+from tidegate.packaging.format.manifest import Task
 
 Array = NDArray[Any]
 

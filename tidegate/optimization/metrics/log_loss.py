@@ -11,7 +11,7 @@ import numpy as np
 from tidegate.errors import DataError
 from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.optimization.metrics.paired import mean_estimate, share_lost
-from tidegate.packaging.manifest import Task
+from tidegate.packaging.format.manifest import Task
 
 _LEAST = float(np.finfo(np.float32).eps)  # a probability of 0 costs as much as one of float32's resolution, not infinity
 _ROUNDING = 1e-3  # half precision can give a probability a little beyond 1

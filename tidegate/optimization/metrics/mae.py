@@ -6,7 +6,7 @@ import numpy as np
 
 from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.optimization.metrics.paired import mean_estimate, per_row, share_lost
-from tidegate.packaging.manifest import Task
+from tidegate.packaging.format.manifest import Task
 
 
 class Mae(Metric):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.optimization.metrics.paired import mean_estimate, per_row, share_lost
-from tidegate.packaging.manifest import Task
+from tidegate.packaging.format.manifest import Task
 
 
 class Rmse(Metric):

@@ -6,7 +6,7 @@ import numpy as np
 
 from tidegate.optimization.metrics.base import Array, Estimate, Loss, Metric
 from tidegate.optimization.metrics.delong import roc_areas
-from tidegate.packaging.manifest import Task
+from tidegate.packaging.format.manifest import Task
 
 _ROWS_OF_A_CLASS = 30  # with fewer the normal approximation of an area is too narrow
 

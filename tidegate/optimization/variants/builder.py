@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, cast
 import onnx
 
 from tidegate.errors import OptimizationError
-from tidegate.packaging.manifest import Precision, Runtime, Scalar
+from tidegate.packaging.format.manifest import Precision, Runtime, Scalar
 
 Target = Literal["cpu", "cuda", "tensorrt"]
 

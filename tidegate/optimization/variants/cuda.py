@@ -14,9 +14,9 @@ import onnx
 from tidegate.optimization.graphs.reading import every_node
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder
 from tidegate.optimization.variants.fp16 import Fp16
-from tidegate.packaging.gpu import CPU, CUDA, this_machine
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
-from tidegate.packaging.steady import GRAPH_BATCHES
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.running.gpu import CPU, CUDA, this_machine
+from tidegate.packaging.running.steady import GRAPH_BATCHES
 
 _BRANCHES = frozenset({"If", "Loop", "Scan"})
 _GPU: frozenset[Target] = frozenset({"cuda", "tensorrt"})
@@ -30,7 +30,7 @@ class Cuda(VariantBuilder):
     for every new shape, which under adaptive batching means in the middle of serving; HEURISTIC asks cuDNN.
 
     With `graph`, a batch size's kernels are launched as one CUDA graph. That needs fixed shapes, so batches are filled up to
-    the next of 1, 2, 4, … 64 rows (`tidegate.packaging.steady`), and every operator must run on the GPU.
+    the next of 1, 2, 4, … 64 rows (`tidegate.packaging.running.steady`), and every operator must run on the GPU.
     """
 
     name: ClassVar[str] = "cuda"

@@ -9,7 +9,7 @@ import onnx
 from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half
 from tidegate.optimization.graphs.reading import DENSE_OPERATORS, named, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 
 @dataclass(frozen=True, slots=True)

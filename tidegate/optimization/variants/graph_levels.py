@@ -11,7 +11,7 @@ import onnx
 from tidegate.optimization.graphs.fused import Level, optimized
 from tidegate.optimization.graphs.reading import CONVOLUTIONS, every_node
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 
 @dataclass(frozen=True, slots=True)

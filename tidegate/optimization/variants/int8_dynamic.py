@@ -12,7 +12,7 @@ from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, named, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder, without_advice
 from tidegate.optimization.variants.quantizing import quantize_what_holds
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 _OPERATORS = MATRIX_OPERATORS | {"LSTM"}
 

@@ -14,7 +14,7 @@ from tidegate.optimization.graphs.fused import optimized
 from tidegate.optimization.graphs.reading import CONVOLUTIONS, MATRIX_OPERATORS, named, opset, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder, without_advice
 from tidegate.optimization.variants.quantizing import quantize_what_holds
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 _LAYERS = MATRIX_OPERATORS | CONVOLUTIONS
 # Between quantized layers these take 8-bit values as they are, so that nothing is converted back and forth.

@@ -12,7 +12,7 @@ from tidegate.optimization.graphs.bisection import largest_accepted, named_brief
 from tidegate.optimization.graphs.half_precision import halvable_nodes, in_half, rounded_like
 from tidegate.optimization.graphs.reading import DENSE_OPERATORS, named, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.one_score import takes_one_score, with_one_score
 from tidegate.optimization.graphs.reading import named
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 
 @dataclass(frozen=True, slots=True)

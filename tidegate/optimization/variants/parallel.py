@@ -9,7 +9,7 @@ import onnx
 
 from tidegate.optimization.graphs.reading import widest_level
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder, cores
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 
 @dataclass(frozen=True, slots=True)

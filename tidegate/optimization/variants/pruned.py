@@ -11,7 +11,7 @@ from tidegate.optimization.graphs.agreement import GoldenSample
 from tidegate.optimization.graphs.pruning import Pruning, without_smallest_weights
 from tidegate.optimization.graphs.reading import CONVOLUTIONS, MATRIX_OPERATORS, why_without
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 _FIXED = (50, 70)
 

@@ -12,7 +12,7 @@ from tidegate.optimization.graphs.hidden_layers import hidden_layers
 from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, named, why_without
 from tidegate.optimization.graphs.unit_removal import without_weakest_units
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 _STEPS = 4
 

@@ -9,7 +9,7 @@ import onnx
 
 from tidegate.errors import OptimizationError
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder, without_advice
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 
 @dataclass(frozen=True, slots=True)

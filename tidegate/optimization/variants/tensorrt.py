@@ -17,7 +17,7 @@ from tidegate.optimization.engines import EngineBuilder
 from tidegate.optimization.graphs.calibration import calibration_batches
 from tidegate.optimization.graphs.reading import CONVOLUTIONS, MATRIX_OPERATORS, why_without
 from tidegate.optimization.variants.builder import without_advice
-from tidegate.packaging.manifest import MODEL_NAME, Precision
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision
 
 _QUANTIZED = sorted(CONVOLUTIONS | MATRIX_OPERATORS)
 

@@ -9,7 +9,7 @@ import msgspec
 import onnx
 
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder, cores
-from tidegate.packaging.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
 _SETTINGS = (2, 4, 8, 16)
 

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import SCORE_OUTPUTS, SourceFacts, Task, TensorSpec
+from tidegate.packaging.format.manifest import SCORE_OUTPUTS, SourceFacts, Task, TensorSpec
 from tidegate.packaging.sources.graphs import with_boundary
 from tidegate.packaging.sources.source import Array, Source
 

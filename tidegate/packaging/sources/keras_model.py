@@ -15,7 +15,7 @@ from onnx import helper
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
-from tidegate.packaging.manifest import Datatype, SourceFacts, Task, TensorSpec
+from tidegate.packaging.format.manifest import Datatype, SourceFacts, Task, TensorSpec
 from tidegate.packaging.sources.graphs import check_size, checked, with_boundary
 from tidegate.packaging.sources.source import Array
 from tidegate.packaging.sources.tensors import (

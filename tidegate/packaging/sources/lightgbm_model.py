@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
-from tidegate.packaging.manifest import SourceFacts
+from tidegate.packaging.format.manifest import SourceFacts
 from tidegate.packaging.sources.boosting import Boosted, Link, classifier_converter, regressor_converter
 from tidegate.packaging.sources.trees import Comparison, Leaf, Membership, Node, Tree
 

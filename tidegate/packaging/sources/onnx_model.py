@@ -10,9 +10,9 @@ import onnxruntime as ort
 from onnx import TensorProto, external_data_helper
 
 from tidegate.errors import PackageError
+from tidegate.packaging.format.manifest import Datatype, Runtime, SourceFacts, Task, TensorSpec
 from tidegate.packaging.inputs import NUMPY_TYPES
-from tidegate.packaging.manifest import Datatype, Runtime, SourceFacts, Task, TensorSpec
-from tidegate.packaging.session import open_session
+from tidegate.packaging.running.session import open_session
 from tidegate.packaging.sources.graphs import check_size, with_boundary
 from tidegate.packaging.sources.source import Array
 from tidegate.packaging.sources.tensors import (

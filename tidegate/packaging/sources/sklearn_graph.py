@@ -22,8 +22,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, RobustScaler, StandardScaler
 
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
-from tidegate.packaging.session import open_session
+from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
+from tidegate.packaging.running.session import open_session
 from tidegate.packaging.sources import forests, histogram_boosting
 from tidegate.packaging.sources.sklearn_parts import known_wrong, knows_missing_text, parts, readable
 from tidegate.packaging.sources.source import Array

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import (
+from tidegate.packaging.format.manifest import (
     PREDICTION,
     PROBABILITIES,
     PROBABILITY,

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import onnx
 from numpy.typing import NDArray
 
-from tidegate.packaging.manifest import SourceFacts, Task, TensorSpec
+from tidegate.packaging.format.manifest import SourceFacts, Task, TensorSpec
 
 Array = NDArray[Any]
 
@@ -45,7 +45,7 @@ class Source(Protocol):
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the framework's own answer for inputs in their signature's shapes, by output name.
 
-        The outputs have the standard names and shapes of the task (`tidegate.packaging.manifest`), but for task "tensors".
+        The outputs have the standard names and shapes of the task (`format.manifest`), but for task "tensors".
 
         Raises:
             PackageError: The model refuses the rows.

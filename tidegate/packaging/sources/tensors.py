@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from tidegate.errors import PackageError
+from tidegate.packaging.format.manifest import Datatype, TensorSpec
 from tidegate.packaging.inputs import NUMPY_TYPES
-from tidegate.packaging.manifest import Datatype, TensorSpec
 from tidegate.packaging.sources.source import Array
 
 _CHUNK_ROWS = 256

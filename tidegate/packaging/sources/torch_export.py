@@ -12,7 +12,7 @@ import onnx
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
-from tidegate.packaging.manifest import Datatype
+from tidegate.packaging.format.manifest import Datatype
 from tidegate.packaging.sources.graphs import without_traces
 from tidegate.packaging.sources.source import Array
 from tidegate.packaging.sources.tensors import reason

@@ -7,7 +7,7 @@ import onnx
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
-from tidegate.packaging.manifest import SourceFacts, Task, TensorSpec
+from tidegate.packaging.format.manifest import SourceFacts, Task, TensorSpec
 from tidegate.packaging.sources.graphs import check_size, with_boundary
 from tidegate.packaging.sources.source import Array
 from tidegate.packaging.sources.tensors import (

@@ -12,7 +12,7 @@ from typing import Any
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
-from tidegate.packaging.manifest import SourceFacts, Task
+from tidegate.packaging.format.manifest import SourceFacts, Task
 from tidegate.packaging.sources.head import with_head
 from tidegate.packaging.sources.source import Source
 from tidegate.packaging.sources.tensors import reason

@@ -12,7 +12,7 @@ import numpy as np
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
-from tidegate.packaging.manifest import SourceFacts
+from tidegate.packaging.format.manifest import SourceFacts
 from tidegate.packaging.sources.boosting import Boosted, Link, classifier_converter, regressor_converter
 from tidegate.packaging.sources.trees import Comparison, Leaf, Membership, Node, Tree
 

@@ -9,7 +9,7 @@ import grpc.aio
 
 import tidegate
 from tidegate.errors import ServingError
-from tidegate.packaging.manifest import TensorSpec
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.serving.errors import RequestError
 from tidegate.serving.grpc_v2 import codec
 from tidegate.serving.grpc_v2.messages import methods_of

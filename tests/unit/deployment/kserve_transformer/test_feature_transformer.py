@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from tidegate.deployment.kserve.feature_transformer import FeatureTransformer, main
 from tidegate.errors import FeatureError, ServingError
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.tensors import Array
 
 ROW = {"carrier": "UA", "origin": "EWR", "dest": "SFO", "distance": 1000.0, "hour": 9.5}

@@ -7,7 +7,7 @@ from tidegate.optimization.benchmark.cost import objective_by_round, price_by_ro
 from tidegate.optimization.benchmark.judge import judge_benchmark
 from tidegate.optimization.benchmark.timings import Load, Timings, Turn
 from tidegate.optimization.records import Footprint
-from tidegate.packaging.manifest import Runtime
+from tidegate.packaging.format.manifest import Runtime
 from tidegate.project import BenchmarkGate, PricesSection
 
 FOOTPRINT = Footprint(size_bytes=5_000_000, load_seconds=0.5, memory_bytes=80_000_000)

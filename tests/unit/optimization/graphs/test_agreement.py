@@ -5,8 +5,8 @@ import pytest
 
 from tests.unit.optimization.variants import models
 from tidegate.optimization.graphs.agreement import GoldenSample
-from tidegate.packaging.golden import Golden
-from tidegate.packaging.manifest import SCHEMA_VERSION, Manifest, Runtime, Signature, Task, TensorSpec, Variant
+from tidegate.packaging.format.golden import Golden
+from tidegate.packaging.format.manifest import SCHEMA_VERSION, Manifest, Runtime, Signature, Task, TensorSpec, Variant
 from tidegate.project import Tolerance
 
 

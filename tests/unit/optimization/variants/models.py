@@ -9,11 +9,20 @@ import onnxruntime as ort
 import pyarrow as pa
 from onnx import helper, numpy_helper, parser
 
-from tidegate.packaging.golden import Golden
+from tidegate.packaging.format.golden import Golden
+from tidegate.packaging.format.manifest import (
+    LABEL,
+    SCHEMA_VERSION,
+    Datatype,
+    Manifest,
+    Runtime,
+    Signature,
+    TensorSpec,
+    Variant,
+)
+from tidegate.packaging.format.package import write_package
 from tidegate.packaging.graph_packing import pack_graph
 from tidegate.packaging.inputs import tensor_column
-from tidegate.packaging.manifest import LABEL, SCHEMA_VERSION, Datatype, Manifest, Runtime, Signature, TensorSpec, Variant
-from tidegate.packaging.package import write_package
 
 GOLDEN_ROWS, REFERENCE_ROWS = 48, 200
 _DATATYPES: dict[str, Datatype] = {"float32": "FP32", "int64": "INT64", "object": "BYTES", "bool": "BOOL"}

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tidegate.optimization.variants import cuda, variant_builder, variant_names
-from tidegate.packaging.gpu import CPU, CUDA, Machine, this_machine
-from tidegate.packaging.manifest import MODEL_NAME, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
+from tidegate.packaging.running.gpu import CPU, CUDA, Machine, this_machine
 
 NAMES = ("cuda", "cuda-graph", "cuda-tf32", "cuda-fp16")
 GPU = Machine((CUDA, CPU), "9.0")

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from tidegate.optimization.variants import variant_names
-from tidegate.packaging.manifest import MODEL_NAME, Runtime
+from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
 
 PAGE = (Path(__file__).parents[4] / "docs" / "variants.md").read_text()
 

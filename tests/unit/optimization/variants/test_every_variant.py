@@ -11,10 +11,10 @@ import pytest
 from tidegate.optimization.output_size import output_size
 from tidegate.optimization.variants import simplicity, variant_builder, variant_names
 from tidegate.optimization.variants.builder import NotApplicable
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.manifest import GOLDEN_NAME, MODEL_NAME, Precision
-from tidegate.packaging.package import read_manifest
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, Precision
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.session import GraphSession
 from tidegate.project import ParityGate
 
 KINDS = ("mlp", "trees", "dense", "convolutions", "transformer", "recurrent", "overflowing", "branching", "columns")

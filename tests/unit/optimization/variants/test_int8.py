@@ -12,9 +12,9 @@ import pytest
 from tests.unit.optimization.variants import models
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable
-from tidegate.packaging.golden import read_golden
-from tidegate.packaging.package import read_manifest
-from tidegate.packaging.session import GraphSession
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.running.session import GraphSession
 
 STATIC = ("int8-static-minmax", "int8-static-entropy", "int8-static-percentile")
 Package = Callable[[str], Path]

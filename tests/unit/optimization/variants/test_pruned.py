@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from tests.unit.optimization.variants import models
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.package import read_manifest
 
 Package = Callable[[str], Path]
 

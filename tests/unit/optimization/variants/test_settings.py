@@ -12,8 +12,8 @@ import pytest
 from tidegate.errors import OptimizationError
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import NotApplicable, cores
-from tidegate.packaging.manifest import MODEL_NAME, Runtime
-from tidegate.packaging.package import read_manifest
+from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
+from tidegate.packaging.format.package import read_manifest
 
 Package = Callable[[str], Path]
 

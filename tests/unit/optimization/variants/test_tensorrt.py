@@ -15,8 +15,7 @@ from tidegate.errors import OptimizationError
 from tidegate.optimization import engines
 from tidegate.optimization.engines import profile
 from tidegate.optimization.variants import tensorrt, variant_builder, variant_names
-from tidegate.packaging.gpu import CPU, CUDA, TENSORRT, Machine, this_machine
-from tidegate.packaging.manifest import (
+from tidegate.packaging.format.manifest import (
     ENGINE_NAME,
     MODEL_NAME,
     SCHEMA_VERSION,
@@ -27,6 +26,7 @@ from tidegate.packaging.manifest import (
     TensorSpec,
     Variant,
 )
+from tidegate.packaging.running.gpu import CPU, CUDA, TENSORRT, Machine, this_machine
 
 NAMES = ("tensorrt", "tensorrt-fp16", "tensorrt-int8")
 GPU = Machine((TENSORRT, CUDA, CPU), "9.0", "10.14.1")

@@ -8,8 +8,8 @@ import onnx
 import onnxruntime as ort
 import pyarrow as pa
 
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.packaging.inputs import input_arrays, tensor_column
-from tidegate.packaging.manifest import TensorSpec
 from tidegate.packaging.signature import infer_inputs, output_specs
 from tidegate.packaging.sources.source import Array, Source
 

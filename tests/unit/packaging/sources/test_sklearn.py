@@ -44,7 +44,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.unit.packaging.sources.tabular import frame_of, numbers, score, table_of, tabular_trip
 from tidegate.errors import PackageError
-from tidegate.packaging.manifest import TensorSpec
+from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.packaging.sources.opening import wrap_model
 
 COUNT = 300

@@ -1,0 +1,1 @@
+"""Writes model packages as repositories of NVIDIA's Triton."""
