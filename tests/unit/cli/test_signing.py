@@ -15,7 +15,7 @@ from tidegate.registry.registry import ModelRegistry
 from tidegate.storage import open_store
 
 MODEL = "flights-late"
-GOLDEN = Path(__file__).parent.parent / "packaging" / "golden"
+GOLDEN = Path(__file__).parent.parent / "packaging" / "format" / "golden"
 Run = Callable[..., tuple[int, str, str]]
 
 
