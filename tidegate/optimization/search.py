@@ -162,7 +162,9 @@ def _trial(outcome: BuildOutcome, folder: Path, baseline: Path) -> Trial | Build
 
 
 def _wanted(project: Project) -> Sequence[str]:
-    wanted = variants.variant_names() if project.gates.variants is None else project.gates.variants
+    wanted = project.gates.variants
+    if wanted is None:
+        wanted = (*variants.variant_names("cpu"), *(variants.variant_names("tensorrt") if project.serves_on_gpu else ()))
     for variant in wanted:
         variants.variant_builder(variant)
     return wanted

@@ -97,6 +97,11 @@ class Project(Section):
         return self.cluster
 
     @property
+    def serves_on_gpu(self) -> bool:
+        """Whether the model server has an accelerator where the project runs now."""
+        return self._target == "kserve" and self.on_cluster.serving.accelerator is not None
+
+    @property
     def paths(self) -> ProjectPaths:
         """Every path of the file, resolved against the folder it lies in.
 

@@ -98,6 +98,37 @@ def test_a_variant_for_a_gpu_is_left_to_the_machine_that_builds_it(candidates, t
     assert variants_to_build(project, candidates.packages) == ["mlp/cuda", "trees/cuda"]
 
 
+CLUSTER = """
+cluster:
+  namespace: n
+  mode: Standard
+  store: s3://bucket/tidegate
+  online_store: redis://redis:6379/0
+  prometheus: {url: "http://prometheus:9090", gateway: istio}
+"""
+GPU = "  serving: {runtime: tidegate-onnx-gpu, accelerator: {resource: nvidia.com/gpu}}"
+
+
+@pytest.mark.parametrize(
+    ("target", "serving", "wanted"),
+    [
+        pytest.param("kserve", GPU, True, id="on a cluster with GPUs"),
+        pytest.param("kserve", "", False, id="on a cluster without"),
+        pytest.param("local", GPU, False, id="the same project on a machine without"),
+    ],
+)
+def test_a_project_that_is_served_on_gpus_tries_their_variants(
+    candidates, tmp_path: Path, target: str, serving: str, wanted: bool
+) -> None:
+    text = PROJECT.replace("  variants: [graph-optimized, fp16, int8-dynamic]\n", "") + CLUSTER + serving
+    (tmp_path / "tidegate.yaml").write_text(text)
+
+    names = variants_to_build(load_project(tmp_path / "tidegate.yaml", target=target), candidates.packages)
+
+    assert {"mlp/cuda", "mlp/tensorrt-fp16"} <= set(names) if wanted else not [name for name in names if "cuda" in name]
+    assert "mlp/graph-optimized" in names
+
+
 def test_an_unknown_variant_in_the_project_is_refused(candidates, tmp_path: Path) -> None:
     project = _project(tmp_path, PROJECT.replace("[graph-optimized, fp16, int8-dynamic]", "[fp17]"))
 
