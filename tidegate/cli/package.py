@@ -132,7 +132,7 @@ def _package(
     origin: Path,
 ) -> Manifest:
     """Package in a folder of its own, and put the package in its place once it is proven."""
-    from tidegate.optimization.conversion import prove_conversion
+    from tidegate.optimization.gates.conversion import prove_conversion
     from tidegate.packaging.format.package import copy_package
     from tidegate.packaging.packager import Examples, package_model
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tidegate.optimization.benchmark.conductor import SUBJECT
 from tidegate.optimization.benchmark.subject import Opening
+from tidegate.optimization.gates.parity import judge_parity, measure_parity
 from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
-from tidegate.optimization.parity import judge_parity, measure_parity
 from tidegate.optimization.records import OutputParity
 from tidegate.packaging.format.golden import read_golden
 from tidegate.packaging.format.manifest import BASELINE, GOLDEN_NAME, SCORE_OUTPUTS, Manifest, Verdict

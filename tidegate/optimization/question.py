@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from tidegate.errors import DataError, OptimizationError
-from tidegate.optimization.accuracy import accuracy_gate, labelled_rows
+from tidegate.optimization.gates.accuracy import accuracy_gate, labelled_rows
 from tidegate.optimization.isolation.workers import Limits
 from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Manifest
 from tidegate.project import GatesSection

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tidegate.errors import OptimizationError
-from tidegate.optimization.accuracy import accuracy_gate, judge_accuracy, labels_of, measure_accuracy, not_judged
 from tidegate.optimization.benchmark.conductor import run_benchmark
 from tidegate.optimization.benchmark.cost import objective_by_round
 from tidegate.optimization.benchmark.judge import judge_benchmark
@@ -16,6 +15,7 @@ from tidegate.optimization.benchmark.subject import write_rows
 from tidegate.optimization.benchmark.timings import Timings
 from tidegate.optimization.choice import Contender, choose
 from tidegate.optimization.findings import Findings, unbuilt_row
+from tidegate.optimization.gates.accuracy import accuracy_gate, judge_accuracy, labels_of, measure_accuracy, not_judged
 from tidegate.optimization.isolation.workers import Workers
 from tidegate.optimization.judgement import Judge, Trial
 from tidegate.optimization.progress import Progress

@@ -55,7 +55,7 @@ def compare(project: Project, *, release_id: str, challenger: Path, training_set
 
     Those are the holdout rows that lie after the champion's own training.
     """
-    from tidegate.optimization.champion import compare_with_champion
+    from tidegate.optimization.gates.champion import compare_with_champion
 
     registry = open_registry(project)
     alias = registry.alias(project.name, CHAMPION)

@@ -71,7 +71,7 @@ def compared(monkeypatch) -> list[tuple[Path | None, pa.Table]]:
         asked.append((champion, recent))
         return Verdict(gate="champion", subject="a", measure="roc_auc loss", value=0.02, bound=0.0, passed=champion is None)
 
-    monkeypatch.setattr("tidegate.optimization.champion.compare_with_champion", compare)
+    monkeypatch.setattr("tidegate.optimization.gates.champion.compare_with_champion", compare)
     return asked
 
 

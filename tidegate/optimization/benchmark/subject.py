@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from tidegate.errors import PackageError
 from tidegate.optimization.benchmark.timings import Floats, Load, Turn
+from tidegate.optimization.gates.parity import Replay, replay_golden
 from tidegate.optimization.isolation.memory import forget_peak, peak_bytes, resident_bytes
-from tidegate.optimization.parity import Replay, replay_golden
 from tidegate.packaging.format.golden import read_golden
 from tidegate.packaging.inputs import input_arrays
 from tidegate.packaging.running.inference import PackageModel

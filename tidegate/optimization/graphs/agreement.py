@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from tidegate.errors import PackageError
-from tidegate.optimization.parity import Replay, judge_parity, measure_parity
+from tidegate.optimization.gates.parity import Replay, judge_parity, measure_parity
 from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest, Runtime
 from tidegate.packaging.format.package import read_manifest

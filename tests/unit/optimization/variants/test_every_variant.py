@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tidegate.optimization.output_size import output_size
+from tidegate.optimization.gates.output_size import output_size
 from tidegate.optimization.variants import simplicity, variant_builder, variant_names
 from tidegate.optimization.variants.builder import NotApplicable
 from tidegate.packaging.format.golden import read_golden

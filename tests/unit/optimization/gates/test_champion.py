@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tidegate.errors import DataError
-from tidegate.optimization.champion import compare_with_champion
+from tidegate.optimization.gates.champion import compare_with_champion
 from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import AccuracyGate, ChampionGate
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import OptimizationError
-from tidegate.optimization.distance import error_between, kind_of, rows_that_change_class, rows_that_differ
-from tidegate.optimization.output_size import output_size
+from tidegate.optimization.gates.distance import error_between, kind_of, rows_that_change_class, rows_that_differ
+from tidegate.optimization.gates.output_size import output_size
 from tidegate.optimization.records import OutputParity
 from tidegate.packaging.format.golden import Golden
 from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Precision, Task, Verdict
@@ -81,8 +81,8 @@ def measure_parity(
     """Compare every output with the source model's, element by element.
 
     The error of a number is held to `max_absolute * size + max_relative * |expected|`, so a zero has a tolerance too; the size
-    is the output's (`tidegate.optimization.output_size`), of a probability 1. A NaN or infinity on one side only is infinitely
-    far. Integers, booleans and text are equal or not.
+    is the output's (see `output_size`), of a probability 1. A NaN or infinity on one side only is infinitely far. Integers,
+    booleans and text are equal or not.
 
     Args:
         golden: The source model's inputs and outputs.

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tidegate.errors import OptimizationError, PackageError
-from tidegate.optimization.parity import judge_parity, measure_parity, replay_golden
+from tidegate.optimization.gates.parity import judge_parity, measure_parity, replay_golden
 from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest, TensorSpec, Verdict
 from tidegate.packaging.format.package import read_manifest

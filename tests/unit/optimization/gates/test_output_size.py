@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tidegate.optimization.output_size import output_size
+from tidegate.optimization.gates.output_size import output_size
 
 
 @pytest.mark.parametrize(

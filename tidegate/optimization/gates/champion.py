@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tidegate.errors import DataError
-from tidegate.optimization.accuracy import labelled_rows, labels_of
+from tidegate.optimization.gates.accuracy import labelled_rows, labels_of
 from tidegate.optimization.metrics import metric
 from tidegate.packaging.format.manifest import Verdict
 from tidegate.packaging.format.package import read_manifest

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.errors import DataError, OptimizationError
-from tidegate.optimization.accuracy import (
+from tidegate.optimization.gates.accuracy import (
     accuracy_gate,
     default_accuracy_gate,
     judge_accuracy,

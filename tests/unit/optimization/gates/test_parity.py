@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from tidegate.errors import OptimizationError
-from tidegate.optimization.parity import Replay, Run, judge_parity, measure_parity, replay_golden
+from tidegate.optimization.gates.parity import Replay, Run, judge_parity, measure_parity, replay_golden
 from tidegate.optimization.records import OutputParity
 from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.manifest import Precision, Task

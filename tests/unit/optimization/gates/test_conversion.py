@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tidegate.errors import PackageError
-from tidegate.optimization.conversion import prove_conversion
+from tidegate.optimization.gates.conversion import prove_conversion
 from tidegate.packaging.inputs import tensor_column
 from tidegate.packaging.packager import Examples, PackageSettings, package_model
 from tidegate.packaging.sources.onnx_model import OnnxModel

@@ -1,0 +1,1 @@
+"""The gates: is a variant, a fresh package or a challenger as good as what it is to replace?"""
