@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 from tidegate.project.misfit import misfit
 from tidegate.project.types import Count, Names, Positive, Section, Share
 
-Precision = Literal["full", "half", "int8"]
+Precision = Literal["full", "half", "int8", "pruned"]
 MetricName = Literal["roc_auc", "accuracy", "log_loss", "rmse", "mae"]
 
 _RISING: tuple[MetricName, ...] = ("roc_auc", "accuracy")  # the larger, the better; both lie between 0 and 1
@@ -50,6 +50,7 @@ class OutputTolerances(Section):
     full: Tolerance | None = None
     half: Tolerance | None = None
     int8: Tolerance | None = None
+    pruned: Tolerance | None = None
 
 
 class ParityGate(Section):
@@ -58,6 +59,10 @@ class ParityGate(Section):
     full: Tolerance = Tolerance(max_absolute=1e-4, max_relative=1e-4, max_flip_rate=0.001)
     half: Tolerance = Tolerance(max_absolute=0.01, max_relative=0.01, max_flip_rate=0.01)
     int8: Tolerance = Tolerance(max_absolute=0.05, max_relative=0.05, max_flip_rate=0.02)
+    pruned: Tolerance = Field(
+        default=Tolerance(max_absolute=1, max_relative=0.5, max_flip_rate=0.1),
+        description="Wide, since accuracy decides; where it is not judged, for want of labels, that of int8 holds instead.",
+    )
     outputs: dict[str, OutputTolerances] = Field(default_factory=dict, description="By output name.")
 
     def tolerance(self, output: str, precision: Precision) -> Tolerance:

@@ -98,6 +98,7 @@ def test_whatever_a_file_holds_the_outcome_is_gates_or_a_project_error(file: Pat
         pytest.param("logits", "int8", 2, id="its own"),
         pytest.param("logits", "half", 0.01, id="its own, but for another precision"),
         pytest.param("other", "int8", 0.05, id="another output's"),
+        pytest.param("logits", "pruned", 1, id="that of pruned weights"),
     ],
 )
 def test_an_output_may_have_a_tolerance_of_its_own(output: str, precision: Any, expected: float) -> None:

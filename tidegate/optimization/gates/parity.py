@@ -88,7 +88,7 @@ def measure_parity(
         golden: The source model's inputs and outputs.
         replay: The graph's answers to them.
         gate: The tolerances.
-        precision: Of the variant's arithmetic.
+        precision: Of the variant, or what `held_to` made of it.
         task: Says which output is a classification's score, whose class can change.
         threshold: Of a binary classification; None means 0.5.
 
@@ -112,6 +112,15 @@ def measure_parity(
     )
 
 
+def held_to(precision: Precision, *, accuracy_is_judged: bool) -> Precision:
+    """Return the precision whose tolerances a variant is held to.
+
+    The wide ones for pruned weights rest on the accuracy gate. Where that has no labels to judge by, parity alone protects
+    users, and a pruned model must answer as closely as one of 8-bit integers.
+    """
+    return "int8" if precision == "pruned" and not accuracy_is_judged else precision
+
+
 def judge_parity(
     name: str, parity: Sequence[OutputParity], gate: ParityGate, precision: Precision, rows: int
 ) -> tuple[Verdict, ...]:
@@ -121,7 +130,7 @@ def judge_parity(
         name: What is judged, "candidate/variant".
         parity: What `measure_parity` found under the same gate and precision.
         gate: The tolerances.
-        precision: Of the variant's arithmetic.
+        precision: Of the variant, or what `held_to` made of it.
         rows: How many the golden sample holds, for the notes.
     """
 

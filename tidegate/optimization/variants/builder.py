@@ -44,7 +44,7 @@ class VariantBuilder(Protocol):
 
     Attributes:
         name: The optimization's name; its settings are variants called `name`, or `name-setting`.
-        precision: Of its arithmetic, which decides the tolerances of the parity gate.
+        precision: What it gives up of the model's exactness, which decides the tolerances of the parity gate.
         complexity: Of two variants that are equally good the one with the lower number wins; the baseline has 0.
         targets: Where it can run.
         tools: Distributions that build it beside ONNX Runtime, for the bill of materials.

@@ -25,12 +25,13 @@ class Pruned(VariantBuilder):
     sample's answers stay within the tolerances, found by halving the interval; `pruned-50` and `pruned-70` leave no choice, and
     the gates show what that costs.
 
-    Its arithmetic is single precision, but its answers differ as those of 8-bit integers do, not by rounding: it declares that
-    precision, and so gets the widest tolerances of the parity gate. The accuracy gate is its judge.
+    Its arithmetic is exact, but of another model: no rounding bounds how far an answer may move, and the accuracy gate is its
+    judge. Precision `pruned` has wide tolerances of its own for that. How far `pruned` itself goes is found without labels, so
+    it is held to those that the parity gate has for 8 bits, and passes that gate where there are no labels too.
     """
 
     name: ClassVar[str] = "pruned"
-    precision: ClassVar[Precision] = "int8"
+    precision: ClassVar[Precision] = "pruned"
     complexity: ClassVar[int] = 60
     targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
     least_percent: int = 0

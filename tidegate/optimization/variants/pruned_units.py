@@ -22,12 +22,12 @@ class PrunedUnits(VariantBuilder):
     """Smaller matrices, and so less to compute and to load, on any hardware; the next layer is fitted to `rows` of the package.
 
     At most `most_percent` of the units of each hidden layer go, and a quarter of that less each time the golden sample's
-    answers move beyond the tolerances. As with `pruned`, the answers differ more than rounding does, and it declares 8-bit
-    precision for the widest tolerances of the parity gate; the accuracy gate is its judge.
+    answers move beyond the tolerances, which are those of the parity gate for 8 bits. As with `pruned`, the accuracy gate is
+    its judge.
     """
 
     name: ClassVar[str] = "pruned-units"
-    precision: ClassVar[Precision] = "int8"
+    precision: ClassVar[Precision] = "pruned"
     complexity: ClassVar[int] = 55
     targets: ClassVar[frozenset[Target]] = frozenset({"cpu"})
     most_percent: int = 60

@@ -160,7 +160,9 @@ def _limits(manifest: Manifest) -> _Lines:
     if manifest.features:
         yield f"- Looked-up features come from {_text(manifest.features.service)} of {_text(manifest.features.project)}:"
         yield from (f"    - {_view(view)}" for view in manifest.features.views)
-    if manifest.variant.precision != "full":
+    if manifest.variant.precision == "pruned":
+        yield "- Weights that training found were taken away: answers differ from the source model's."
+    elif manifest.variant.precision != "full":
         yield f"- The arithmetic is of {manifest.variant.precision} precision: answers differ from the source model's."
     if manifest.runtime.engine:
         yield "- On another kind of GPU or another TensorRT, the graph is served without its engine, slower."

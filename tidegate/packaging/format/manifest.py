@@ -47,7 +47,10 @@ Datatype = Literal[
 ]
 Scalar = bool | int | float | str
 Task = Literal["binary-classification", "multiclass-classification", "regression", "tensors"]
-Precision = Literal["full", "half", "int8"]  # of a variant's arithmetic; each has tolerances of its own
+
+# What a variant gave up of the model's exactness; each has tolerances of its own. Half precision and 8-bit integers round its
+# arithmetic; a pruned model computes exactly, but with fewer weights than were trained.
+Precision = Literal["full", "half", "int8", "pruned"]
 
 # The output that a task's metric judges; a model of the task "tensors" has none.
 SCORE_OUTPUTS: dict[Task, str] = {

@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from tidegate.errors import OptimizationError
-from tidegate.optimization.gates.parity import Replay, Run, judge_parity, measure_parity, replay_golden
+from tidegate.optimization.gates.parity import Replay, Run, held_to, judge_parity, measure_parity, replay_golden
 from tidegate.optimization.records import OutputParity
 from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.manifest import Precision, Task
@@ -419,6 +419,8 @@ def test_the_verdict_names_output_number_bound_and_row() -> None:
         pytest.param(1.0, 0.02, "half", (True, False), id="more than half precision may have"),
         pytest.param(0.5, 0.02, "int8", (True, True), id="as many as int8 may have"),
         pytest.param(None, 0.03, "int8", (False, False), id="not even that"),
+        pytest.param(1.0, 0.1, "pruned", (True, True), id="as many as pruned weights may change"),
+        pytest.param(1.0, 0.11, "pruned", (True, False), id="more than pruned weights may change"),
     ],
 )
 def test_bounds_depend_on_the_precision(
@@ -427,6 +429,30 @@ def test_bounds_depend_on_the_precision(
     parity = OutputParity(output="probability", max_absolute=0.1, max_relative=0.1, of_tolerance=share, flip_rate=flips)
 
     assert tuple(verdict.passed for verdict in judge_parity("m", [parity], GATE, precision, 9)) == passed
+
+
+@pytest.mark.parametrize(
+    ("precision", "accuracy_is_judged", "expected"),
+    [
+        pytest.param("pruned", True, "pruned", id="accuracy decides"),
+        pytest.param("pruned", False, "int8", id="nothing else protects users"),
+        pytest.param("half", False, "half", id="rounding needs no labels"),
+        pytest.param("full", True, "full", id="nothing is given up"),
+    ],
+)
+def test_pruned_weights_have_wide_tolerances_where_accuracy_is_judged(
+    precision: Precision, accuracy_is_judged: bool, expected: Precision
+) -> None:
+    assert held_to(precision, accuracy_is_judged=accuracy_is_judged) == expected
+
+
+def test_a_pruned_probability_may_go_anywhere_but_must_be_one() -> None:
+    task, name = "binary-classification", "probability"
+    far = measured([0.1, 0.9], [1.0, 0.0], task=task, name=name, precision="pruned")
+    no_number = measured([0.1, 0.9], [0.1, np.nan], task=task, name=name, precision="pruned")
+
+    assert [verdict.passed for verdict in judge_parity("m", [far], GATE, "pruned", 2)] == [True, False], "all classes change"
+    assert not judge_parity("m", [no_number], GATE, "pruned", 2)[0].passed
 
 
 # What always holds
@@ -439,7 +465,7 @@ numbers = st.floats(-1e6, 1e6)
     expected=st.lists(numbers, min_size=1, max_size=8),
     error=st.floats(0, 10),
     more=st.floats(1, 5),
-    precision=st.sampled_from(["full", "half", "int8"]),
+    precision=st.sampled_from(["full", "half", "int8", "pruned"]),
 )
 def test_a_larger_error_never_passes_where_a_smaller_failed(
     expected: list[float], error: float, more: float, precision: Precision

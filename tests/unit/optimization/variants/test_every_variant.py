@@ -116,7 +116,7 @@ def test_all_are_found_by_name_simplest_first() -> None:
 
     assert [name for name in names if not name.startswith("threads-")] == [name for name in REFUSALS if name != "threads-2"]
     assert [simplicity(name) for name in ("baseline", *names)] == sorted(simplicity(name) for name in ("baseline", *names))
-    assert all(variant_builder(name).precision in ("full", "half", "int8") for name in names)
+    assert all(variant_builder(name).precision in ("full", "half", "int8", "pruned") for name in names)
 
 
 def test_parameters_are_scalars_and_differ_between_settings() -> None:
