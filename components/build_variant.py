@@ -9,7 +9,7 @@ from components.step import step
 def build_variant(name: str, packages: dsl.Input[dsl.Model], variant: dsl.Output[dsl.Model]) -> None:
     from pathlib import Path
 
-    from tidegate.optimization.search import build_variant as build
+    from tidegate.optimization.search.search import build_variant as build
     from tidegate.release.parameters import text_parameter
 
     outcome = build(Path(packages.path), name, Path(variant.path))

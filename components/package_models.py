@@ -17,7 +17,7 @@ def package_models(
 ) -> list:
     from pathlib import Path
 
-    from tidegate.optimization.search import variants_to_build
+    from tidegate.optimization.search.search import variants_to_build
     from tidegate.project import load_project
     from tidegate.release.model import package_models as package
     from tidegate.release.parameters import list_parameter

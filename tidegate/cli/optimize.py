@@ -22,7 +22,7 @@ from tidegate.optimization.records import PACKAGE_FOLDER, Selection, SelectionRo
 from tidegate.project import GatesSection
 
 if TYPE_CHECKING:
-    from tidegate.optimization.question import Question
+    from tidegate.optimization.search.question import Question
 
 Target = Literal["cpu", "cuda", "tensorrt"]
 Objective = Literal["latency", "throughput", "cost", "size"]
@@ -54,8 +54,8 @@ def command(
     Each variant is built and judged in a process of its own. If this is interrupted, the same command goes on from there.
     """
     from tidegate.optimization.isolation.workers import Limits
-    from tidegate.optimization.question import Question
-    from tidegate.optimization.search import optimize
+    from tidegate.optimization.search.question import Question
+    from tidegate.optimization.search.search import optimize
 
     bounds = _gates(gates, objective)
     _require(target)

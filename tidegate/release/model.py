@@ -38,7 +38,7 @@ def select(
 
     Writes the HTML report to `report` and the verdicts to the release record; without a survivor the release is stopped.
     """
-    from tidegate.optimization.search import select_variant
+    from tidegate.optimization.search.search import select_variant
     from tidegate.reporting.selection import render_selection
 
     selection = select_variant(project, packages, built, training_set, out)

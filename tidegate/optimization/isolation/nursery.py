@@ -26,7 +26,7 @@ from typing import Any
 
 _PRELOADED = (
     "tidegate.optimization.benchmark.subject",
-    "tidegate.optimization.build",
+    "tidegate.optimization.search.build",
 )
 _PR_SET_PDEATHSIG = 1
 _FIRST_VICTIM = "1000"  # of the kernel, when memory runs out

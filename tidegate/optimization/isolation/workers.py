@@ -1,7 +1,7 @@
 """Starts workers, calls them, and says in words how one was lost.
 
 with Workers() as workers:
-    worker = workers.start("tidegate.optimization.build:Builder", package, limits=Limits(seconds=600))
+    worker = workers.start("tidegate.optimization.search.build:Builder", package, limits=Limits(seconds=600))
     outcome = worker.call("build", "mlp/fp16", out)       # raises WorkerLost: "was killed by signal 11 (SIGSEGV)"
 """
 

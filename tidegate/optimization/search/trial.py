@@ -13,15 +13,15 @@ from tidegate.optimization.benchmark.cost import objective_by_round
 from tidegate.optimization.benchmark.judge import judge_benchmark
 from tidegate.optimization.benchmark.subject import write_rows
 from tidegate.optimization.benchmark.timings import Timings
-from tidegate.optimization.choice import Contender, choose
-from tidegate.optimization.findings import Findings, unbuilt_row
 from tidegate.optimization.gates.accuracy import accuracy_gate, judge_accuracy, labels_of, measure_accuracy, not_judged
 from tidegate.optimization.isolation.workers import Workers
-from tidegate.optimization.judgement import Judge, Trial
-from tidegate.optimization.progress import Progress
-from tidegate.optimization.question import Question
 from tidegate.optimization.records import BuildOutcome, Selection
-from tidegate.optimization.state import SearchState, file_digest, key_of
+from tidegate.optimization.search.choice import Contender, choose
+from tidegate.optimization.search.findings import Findings, unbuilt_row
+from tidegate.optimization.search.judgement import Judge, Trial
+from tidegate.optimization.search.progress import Progress
+from tidegate.optimization.search.question import Question
+from tidegate.optimization.search.state import SearchState, file_digest, key_of
 from tidegate.packaging.format.manifest import Verdict
 from tidegate.packaging.format.package import package_digest, read_manifest
 from tidegate.packaging.running.session import Array
@@ -87,8 +87,9 @@ class _Run:
     def judge_parity(self, trials: Sequence[Trial], rows: Path) -> None:
         """Let every package answer its golden sample, and the rows."""
         question, gates = self._question, self._question.gates
-        judge = Judge(self._workers, gates.parity, gates.benchmark, rows, question.seed, question.limits)
-        asked = (file_digest(rows), gates.parity.model_dump(), gates.benchmark.batch_sizes, question.limits.seconds)
+        labelled = question.label_column is not None
+        judge = Judge(self._workers, gates.parity, gates.benchmark, rows, labelled, question.seed, question.limits)
+        asked = (file_digest(rows), labelled, gates.parity.model_dump(), gates.benchmark.batch_sizes, question.limits.seconds)
         self._progress.stage("Judging", len(trials))
         for trial in trials:
             key = key_of(package_digest(trial.baseline), package_digest(trial.package), *asked)

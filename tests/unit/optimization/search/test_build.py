@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidegate.errors import OptimizationError
-from tidegate.optimization.build import Builder, build_variant_of, read_outcome
+from tidegate.optimization.search.build import Builder, build_variant_of, read_outcome
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import NotApplicable
 from tidegate.packaging.format.golden import read_golden

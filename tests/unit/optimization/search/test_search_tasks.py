@@ -13,9 +13,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from tidegate.errors import DataError, OptimizationError
 from tidegate.optimization.isolation.workers import Limits
-from tidegate.optimization.progress import Silent
-from tidegate.optimization.question import Question
-from tidegate.optimization.search import optimize
+from tidegate.optimization.search.progress import Silent
+from tidegate.optimization.search.question import Question
+from tidegate.optimization.search.search import optimize
 from tidegate.packaging.format.package import verify_package
 from tidegate.packaging.inputs import tensor_column
 from tidegate.packaging.packager import Examples, PackageSettings, package_model

@@ -8,9 +8,9 @@ import numpy as np
 
 from tidegate.optimization.benchmark.cost import price_by_round
 from tidegate.optimization.benchmark.timings import Floats, Timings
-from tidegate.optimization.judgement import Judgement, Trial
 from tidegate.optimization.metrics import metric
 from tidegate.optimization.records import Accuracy, BuildOutcome, Footprint, SelectionRow
+from tidegate.optimization.search.judgement import Judgement, Trial
 from tidegate.packaging.format.manifest import MODEL_NAME, BenchmarkRow, Manifest, Verdict
 from tidegate.project import PricesSection
 

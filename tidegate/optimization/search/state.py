@@ -25,9 +25,9 @@ import numpy as np
 import onnxruntime
 
 from tidegate.errors import OptimizationError, PackageError
-from tidegate.optimization.build import read_outcome
-from tidegate.optimization.judgement import Judgement
 from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, write_record
+from tidegate.optimization.search.build import read_outcome
+from tidegate.optimization.search.judgement import Judgement
 from tidegate.packaging.format.package import verify_package
 
 STATE_FOLDER = ".search"

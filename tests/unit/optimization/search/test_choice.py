@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.optimization.choice import Contender, choose
+from tidegate.optimization.search.choice import Contender, choose
 
 
 def contender(name: str, by_round: float, *, noise: float = 0.01, quality: float | None = 0.7) -> Contender:

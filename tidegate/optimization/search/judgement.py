@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tidegate.optimization.benchmark.conductor import SUBJECT
 from tidegate.optimization.benchmark.subject import Opening
-from tidegate.optimization.gates.parity import judge_parity, measure_parity
+from tidegate.optimization.gates.parity import held_to, judge_parity, measure_parity
 from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
 from tidegate.optimization.records import OutputParity
 from tidegate.packaging.format.golden import read_golden
@@ -81,6 +81,7 @@ class Judge:
         parity: The gate.
         benchmark: Its largest batch is the one that memory is measured with.
         rows: Arrow file of the rows to be predicted.
+        labelled: Whether they have labels, so that accuracy is judged after parity.
         seed: Of the rows that memory is measured with.
         limits: Of each call to a package's process.
     """
@@ -89,6 +90,7 @@ class Judge:
     parity: ParityGate
     benchmark: BenchmarkGate
     rows: Path
+    labelled: bool
     seed: int
     limits: Limits
 
@@ -113,7 +115,8 @@ class Judge:
         return found
 
     def _with_parity(self, found: Judgement, trial: Trial, manifest: Manifest, replay: Any) -> Judgement:
-        golden, precision = read_golden(trial.baseline / GOLDEN_NAME), manifest.variant.precision
+        golden = read_golden(trial.baseline / GOLDEN_NAME)
+        precision = held_to(manifest.variant.precision, accuracy_is_judged=self.labelled)
         parity = measure_parity(golden, replay, self.parity, precision, task=manifest.task, threshold=manifest.threshold)
         verdicts = judge_parity(trial.name, parity, self.parity, precision, golden.rows)
         return msgspec.structs.replace(found, parity=parity, verdicts=verdicts)

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tidegate.errors import DataError, OptimizationError, PackageError
-from tidegate.optimization import build
-from tidegate.optimization.build import read_outcome
 from tidegate.optimization.isolation.workers import Limits
-from tidegate.optimization.question import Question
 from tidegate.optimization.records import Selection
-from tidegate.optimization.search import build_variant, optimize, select, select_variant, variants_to_build
-from tidegate.optimization.state import SearchState
+from tidegate.optimization.search import build
+from tidegate.optimization.search.build import read_outcome
+from tidegate.optimization.search.question import Question
+from tidegate.optimization.search.search import build_variant, optimize, select, select_variant, variants_to_build
+from tidegate.optimization.search.state import SearchState
 from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME
 from tidegate.packaging.format.package import read_manifest, verify_package, write_package
@@ -294,7 +294,7 @@ class Journal:
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is really built and judged, in order."""
-    from tidegate.optimization import judgement, search
+    from tidegate.optimization.search import judgement, search
 
     log: list[str] = []
     really_build, really_judge = search.build_variant_of, judgement.Judge.judge
@@ -374,7 +374,7 @@ def test_a_variant_whose_build_crashes_is_lost_alone(candidates, ask, tmp_path: 
         return really_start(workers, path, *arguments, **options)
 
     monkeypatch.setattr(build.Workers, "start", start)
-    monkeypatch.chdir(Path(__file__).parents[3])
+    monkeypatch.chdir(Path(__file__).parents[4])
 
     selection = optimize(candidates.packages / "mlp", ["mlp/fp16", "mlp/int8-dynamic"], ask(), tmp_path / "out", Journal())
 
@@ -384,12 +384,12 @@ def test_a_variant_whose_build_crashes_is_lost_alone(candidates, ask, tmp_path: 
 
 
 def test_a_variant_that_is_lost_while_judged_or_timed_is_lost_alone(candidates, ask, tmp_path: Path, monkeypatch) -> None:
-    from tidegate.optimization import judgement
     from tidegate.optimization.benchmark import conductor
+    from tidegate.optimization.search import judgement
 
     monkeypatch.setattr(judgement, "SUBJECT", "tests.unit.optimization.misbehaving:DyingJudged")
     monkeypatch.setattr(conductor, "SUBJECT", "tests.unit.optimization.misbehaving:DyingTimed")
-    monkeypatch.chdir(Path(__file__).parents[3])
+    monkeypatch.chdir(Path(__file__).parents[4])
 
     selection = optimize(
         candidates.packages / "mlp", ["mlp/graph-optimized", "mlp/int8-dynamic"], ask(), tmp_path / "out", Journal()

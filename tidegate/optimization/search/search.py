@@ -20,15 +20,15 @@ import pyarrow.parquet as pq
 
 from tidegate.errors import DataError, OptimizationError
 from tidegate.optimization import variants
-from tidegate.optimization.build import build_variant_of, read_outcome, why_not
 from tidegate.optimization.isolation.workers import Limits, Workers
-from tidegate.optimization.judgement import Trial
-from tidegate.optimization.progress import Progress, Silent
-from tidegate.optimization.question import Question
 from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, Selection
-from tidegate.optimization.state import STATE_FOLDER, SearchState, key_of
-from tidegate.optimization.trial import run_trial
-from tidegate.optimization.winner import write_selection
+from tidegate.optimization.search.build import build_variant_of, read_outcome, why_not
+from tidegate.optimization.search.judgement import Trial
+from tidegate.optimization.search.progress import Progress, Silent
+from tidegate.optimization.search.question import Question
+from tidegate.optimization.search.state import STATE_FOLDER, SearchState, key_of
+from tidegate.optimization.search.trial import run_trial
+from tidegate.optimization.search.winner import write_selection
 from tidegate.packaging.format.manifest import MANIFEST_NAME
 from tidegate.packaging.format.package import package_digest, verify_package
 from tidegate.project import Project

@@ -23,7 +23,7 @@ from tidegate.packaging.inputs import input_arrays, tensor_column
 from tidegate.packaging.running.inference import run_in_chunks
 from tidegate.packaging.running.session import GraphSession
 
-BUILDER = "tidegate.optimization.build:Builder"
+BUILDER = "tidegate.optimization.search.build:Builder"
 
 
 def build_variant_of(
