@@ -1,9 +1,8 @@
 """`tidegate optimize`: build every variant of a package, hold them to the gates, and keep the best."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,13 +11,13 @@ import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from tidegate.cli.output import Json, show, stderr
 from tidegate.cli.search_progress import Bars
+from tidegate.cli.selection_table import render_rows
 from tidegate.cli.sign_key import SignKey, check_sign_key, sign_if_asked
 from tidegate.errors import OptimizationError
-from tidegate.optimization.records import PACKAGE_FOLDER, Selection, SelectionRow
+from tidegate.optimization.records import PACKAGE_FOLDER, Selection
 from tidegate.project import GatesSection
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ Target = Literal["cpu", "cuda", "tensorrt"]
 Objective = Literal["latency", "throughput", "cost", "size"]
 
 _REPORT = "report.html"
-_WIDE = 120  # columns of a terminal that holds every number
-_COLOURS = {"passed": "green", "failed": "red", "not-applicable": "dim"}
 
 
 def command(
@@ -67,6 +64,7 @@ def command(
     with tempfile.TemporaryDirectory(prefix="tidegate-optimize-") as folder:
         baseline, candidate = _baseline(package, Path(folder) / "fetched")
         _check(question, baseline)
+        _claim(out)
         with _resumable(), Bars(stderr, quiet=as_json) as bars:
             selection = optimize(baseline, [f"{candidate}/{name}" for name in names], question, out, bars)
     _write_report(selection, out)
@@ -93,12 +91,7 @@ def _resumable() -> Iterator[None]:
 
 
 def _render(console: Console, selection: Selection, out: Path) -> None:
-    console.print(_table(selection, console.width))
-    console.print()
-    for row in selection.rows:
-        reason = "; ".join(part for part in (row.reason, row.note) if part)
-        style = "dim" if row.status == "not-applicable" else ""
-        console.print(f"{row.name}: {reason}", soft_wrap=True, markup=False, style=style)
+    render_rows(console, selection)
     console.print(f"\nreport    {out / _REPORT}", soft_wrap=True, markup=False)
     if selection.winner is not None:
         console.print(f"[green]selected[/green]  {escape(f'{selection.winner}  {out / PACKAGE_FOLDER}')}", soft_wrap=True)
@@ -122,14 +115,18 @@ def _require(target: Target) -> None:
 
 def _names(given: str | None, gates: GatesSection, target: Target) -> list[str]:
     from tidegate.optimization.variants import variant_builder, variant_names
+    from tidegate.packaging.format.manifest import BASELINE
 
     if given is not None:
         names = [name.strip() for name in given.split(",") if name.strip()]
+        if not names:
+            raise OptimizationError(f"--variants {given!r}: no variant is named; leave it out for all of the target's")
     else:
         names = list(variant_names(target) if gates.variants is None else gates.variants)
-    for name in names:
+    others = [name for name in dict.fromkeys(names) if name != BASELINE]  # which is judged always
+    for name in others:
         variant_builder(name)
-    return list(dict.fromkeys(names))
+    return others
 
 
 def _read(data: Path) -> pa.Table:
@@ -158,64 +155,21 @@ def _check(question: "Question", baseline: Path) -> None:
     input_arrays(question.rows(manifest), manifest.signature.inputs)
 
 
+def _claim(out: Path) -> None:
+    """Refuse a place that cannot be written, or is a package, in which no other file may lie."""
+    from tidegate.packaging.format.manifest import MANIFEST_NAME
+
+    if (out / MANIFEST_NAME).exists():
+        raise OptimizationError(f"--out {out}: is a model package itself; give another directory")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OptimizationError(f"--out {out}: cannot be written: {error.strerror}; give another directory") from None
+
+
 def _write_report(selection: Selection, out: Path) -> None:
     from tidegate.reporting.selection import render_selection
 
     (out / _REPORT).write_text(render_selection(selection), encoding="utf-8")
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """A column of numbers; a narrow terminal shows only those that matter most."""
-
-    title: str
-    cell: Callable[[SelectionRow], str]
-    always: bool = True
-
-
-def _table(selection: Selection, width: int) -> Table:
-    columns = [column for column in _columns(selection) if column.always or width >= _WIDE]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("variant", no_wrap=True)
-    table.add_column("outcome", no_wrap=True)
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    for row in selection.rows:
-        if row.status != "not-applicable":
-            outcome = "selected" if row.name == selection.winner else row.status
-            cells = (column.cell(row) for column in columns)
-            table.add_row(row.name, f"[{_COLOURS[row.status]}]{outcome}[/]", *cells)
-    return table
-
-
-def _columns(selection: Selection) -> list[_Column]:
-    metric = next((row.accuracy.metric for row in selection.rows if row.accuracy is not None), None)
-    accuracy = [_Column(metric, lambda row: _form(getattr(row.accuracy, "value", None), 1, ".4f"))] if metric else []
-    return [
-        _Column("parity", lambda row: _form(_largest_error(row), 1, ".1e")),
-        *accuracy,
-        _Column("p50 µs", lambda row: _form(_speed(row, "p50_us"), 1, ".1f")),
-        _Column("p99 µs", lambda row: _form(_speed(row, "p99_us"), 1, ".1f")),
-        _Column("p50 ratio", lambda row: _form(_speed(row, "ratio"), 1, ".2f"), always=False),
-        _Column("rows/s", lambda row: _form(max((each.rows_per_second for each in row.benchmark), default=None), 1, ",.0f")),
-        _Column("load s", lambda row: _form(_footprint(row, "load_seconds"), 1, ".3f"), always=False),
-        _Column("MB", lambda row: _form(_footprint(row, "memory_bytes"), 1e6, ".1f"), always=False),
-        _Column("kB", lambda row: _form(_footprint(row, "size_bytes"), 1e3, ",.0f")),
-        _Column("cost", lambda row: _form(_footprint(row, "cost_per_million"), 1, ".2g"), always=False),
-    ]
-
-
-def _largest_error(row: SelectionRow) -> float | None:
-    return max((parity.max_absolute for parity in row.parity if parity.max_absolute is not None), default=None)
-
-
-def _speed(row: SelectionRow, field: str) -> float | None:
-    return getattr(row.speed(), field, None)
-
-
-def _footprint(row: SelectionRow, field: str) -> float | None:
-    return getattr(row.footprint, field, None)
-
-
-def _form(value: float | None, unit: float, form: str) -> str:
-    return "" if value is None else format(value / unit, form)

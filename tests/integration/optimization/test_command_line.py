@@ -14,10 +14,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tidegate.cli.main import run
+from tidegate.cli.optimize import _names as asked_names
+from tidegate.errors import OptimizationError
 from tidegate.optimization.variants import variant_names
 from tidegate.packaging.format.package import verify_package
 from tidegate.packaging.format.signing import verify_signature
 from tidegate.packaging.running.inference import PackageModel
+from tidegate.project import GatesSection
 
 
 def tidegate(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -219,3 +222,38 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(
     assert last.startswith("error: ")
     assert said in last
     assert not (tmp_path / "out").exists()
+
+
+def test_the_package_itself_is_no_place_for_the_results(package: Path, files, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["optimize", str(package), "--data", str(files / "data.parquet"), "--out", str(package)])
+    assert "is a model package itself; give another directory" in capsys.readouterr().err
+    verify_package(package)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    package: Path, files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        run(["optimize", str(package), "--data", str(files / "data.parquet"), "--out", str(tmp_path / "file")])
+    assert (
+        capsys.readouterr().err == f"error: --out {tmp_path / 'file'}: cannot be written: File exists; give another directory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        pytest.param("simplified,fp16,simplified", ["simplified", "fp16"], id="each once"),
+        pytest.param("baseline,fp16", ["fp16"], id="the baseline is judged anyway"),
+        pytest.param("baseline", [], id="the baseline alone"),
+    ],
+)
+def test_variants_are_named(given: str, names: list[str]) -> None:
+    assert asked_names(given, GatesSection(), "cpu") == names
+
+
+def test_no_variant_named_is_no_question() -> None:
+    with pytest.raises(OptimizationError, match="no variant is named"):
+        asked_names(" , ", GatesSection(), "cpu")
