@@ -17,7 +17,8 @@ MakePackage = Callable[..., Path]
 Result = TypeVar("Result")
 MODEL = "flights-late"
 WRITERS = 20
-PODS, PROCESSES = 50, 5
+PODS = {"file": 50, "s3": 25}  # the S3 server of the tests runs on one core
+PROCESSES = 5
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -93,21 +94,22 @@ def test_one_of_many_moves_from_the_same_place_wins(registry: ModelRegistry, mak
     assert [event.reason for event in registry.events(MODEL) if event.alias] == ["first", f"of {outcomes.index(True)}"]
 
 
-def test_fifty_pods_register_and_move_at_once(uri: str, make_package: MakePackage) -> None:
-    packages = [str(make_package(str(number))) for number in range(PODS)]
+def test_many_pods_register_and_move_at_once(uri: str, make_package: MakePackage) -> None:
+    pods = PODS[uri.partition(":")[0]]
+    packages = [str(make_package(str(number))) for number in range(pods)]
     spawn = multiprocessing.get_context("spawn")
-    each = PODS // PROCESSES
+    each = pods // PROCESSES
 
     with spawn.Manager() as manager, ProcessPoolExecutor(PROCESSES, mp_context=spawn) as pool:
         start = manager.Barrier(PROCESSES)
-        shares = [packages[first : first + each] for first in range(0, PODS, each)]
+        shares = [packages[first : first + each] for first in range(0, pods, each)]
         numbers = [number for share in pool.map(_be_pods, [uri] * PROCESSES, shares, [start] * PROCESSES) for number in share]
 
     registry = ModelRegistry(open_store(uri))
-    assert sorted(numbers) == list(range(1, PODS + 1))
-    assert [info.version for info in registry.versions(MODEL)] == list(range(1, PODS + 1))
+    assert sorted(numbers) == list(range(1, pods + 1))
+    assert [info.version for info in registry.versions(MODEL)] == list(range(1, pods + 1))
     moves = sorted((event for event in registry.events(MODEL) if event.alias == "challenger"), key=lambda move: move.sequence)
-    assert [move.sequence for move in moves] == list(range(1, PODS + 1))
+    assert [move.sequence for move in moves] == list(range(1, pods + 1))
     assert [move.previous for move in moves] == [None, *(move.version for move in moves[:-1])]
     assert sorted(move.version for move in moves) == sorted(numbers)
     assert registry.resolve(MODEL, "challenger") == moves[-1].version
