@@ -9,6 +9,7 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.golden import Golden
 from tidegate.packaging.format.manifest import (
     LABEL,
@@ -21,7 +22,7 @@ from tidegate.packaging.format.manifest import (
     Variant,
 )
 from tidegate.packaging.format.package import write_package
-from tidegate.packaging.inputs import NUMPY_TYPES, tensor_column
+from tidegate.packaging.inputs import tensor_column
 from tidegate.packaging.running.session import GraphSession
 
 ROWS = 6

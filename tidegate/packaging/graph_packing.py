@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.manifest import Datatype, PackedInput, TensorSpec
-from tidegate.packaging.inputs import NUMPY_TYPES
 
 # Measured on one row: joining k columns outside the graph costs about 1 µs + 0.1 µs k and saves k - 1 inputs of 1 µs each.
 _FEWEST_JOINED = 4

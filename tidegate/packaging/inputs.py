@@ -7,7 +7,6 @@ tensors  a column of lists, nested or not, all of one shape, or of Arrow's fixed
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,24 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from tidegate.errors import DataError
+from tidegate.packaging.format.datatypes import DATATYPES, NUMPY_TYPES
 from tidegate.packaging.format.manifest import Datatype, TensorSpec
-
-NUMPY_TYPES: dict[Datatype, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
-    "BYTES": np.dtype(object),
-}
-_DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items()}
 
 
 def input_datatype(name: str, column: pa.ChunkedArray) -> Datatype:
@@ -45,7 +28,7 @@ def input_datatype(name: str, column: pa.ChunkedArray) -> Datatype:
     if pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_null(kind):
         return "FP32"
     if is_tensor(column):
-        return _DATATYPES[tensor_rows(name, column).dtype]
+        return DATATYPES[tensor_rows(name, column).dtype]
     if pt.is_temporal(kind):
         raise DataError(
             f"column {name!r} has type {column.type}, which no model reads; give numbers instead, such as its hour, weekday or "

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidegate.errors import DataError
-from tidegate.packaging.inputs import NUMPY_TYPES, tensor_column
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
+from tidegate.packaging.inputs import tensor_column
 
 
 def read_sample(path: Path) -> pa.Table:

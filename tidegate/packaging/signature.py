@@ -1,7 +1,6 @@
 """Infers a model's inputs from the rows it was trained on, and reads its outputs from its graph."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -9,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import DataError, PackageError
+from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.packaging.format.manifest import LABEL, SCORE_OUTPUTS, Datatype, FeatureContract, FeatureField, TensorSpec
-from tidegate.packaging.inputs import NUMPY_TYPES, input_datatype, is_tensor, missing_values, tensor_rows
+from tidegate.packaging.inputs import input_datatype, is_tensor, missing_values, tensor_rows
 
 _MAX_CATEGORIES = 1_000
-_DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BYTES"}
 
 
 def infer_inputs(
@@ -60,7 +59,7 @@ def _graph_datatype(value: onnx.ValueInfoProto) -> Datatype:
     if kind == onnx.TensorProto.STRING:
         return "BYTES"
     try:
-        return _DATATYPES[onnx.helper.tensor_dtype_to_np_dtype(kind)]
+        return DATATYPES[onnx.helper.tensor_dtype_to_np_dtype(kind)]
     except (KeyError, TypeError):
         name = onnx.TensorProto.DataType.Name(kind)
         raise PackageError(f"{value.name!r} of the graph is {name}, which no signature can say") from None

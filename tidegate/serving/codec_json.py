@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
+from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.serving.errors import bad_request
 from tidegate.serving.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
-from tidegate.serving.tensors import DATATYPES, Array, from_binary, from_json, to_binary
+from tidegate.serving.tensors import Array, from_binary, from_json, to_binary
 
 INFERENCE_HEADER = "inference-header-content-length"
 

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from tidegate.errors import TidegateError
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.manifest import FeatureContract, FeatureField, FeatureView, Signature
 from tidegate.serving.errors import RequestError
-from tidegate.serving.tensors import DTYPES, Array, is_null
+from tidegate.serving.tensors import Array, is_null
 
 
 class Lookup(Protocol):
@@ -63,7 +64,7 @@ class FeatureLookup:
             reader: Where features come from.
             count_missing: Called with a view and how many of its rows were missing.
         """
-        dtypes = {spec.name: DTYPES[spec.datatype] for spec in signature.inputs}
+        dtypes = {spec.name: NUMPY_TYPES[spec.datatype] for spec in signature.inputs}
         self._reader = reader
         self._count_missing = count_missing
         self._views = tuple(

@@ -14,26 +14,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.serving.errors import bad_request
 
 Array = NDArray[Any]
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
-    "BYTES": np.dtype(object),
-}
-DATATYPES: dict[np.dtype[Any], str] = {dtype: datatype for datatype, dtype in DTYPES.items()}
+DTYPES: dict[str, np.dtype[Any]] = dict(NUMPY_TYPES.items())
 
 _ELEMENTS: dict[str, Any] = {
     "BOOL": bool,

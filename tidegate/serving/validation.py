@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tidegate.packaging.format.datatypes import DATATYPES, NUMPY_TYPES
 from tidegate.packaging.format.manifest import Manifest, TensorSpec
 from tidegate.serving.errors import RequestError, bad_request
-from tidegate.serving.tensors import DATATYPES, DTYPES, Array, is_null
+from tidegate.serving.tensors import Array, is_null
 
 _KEY_DATATYPES = ("BYTES", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
 
@@ -105,7 +106,7 @@ class _TensorCheck:
     def __init__(self, spec: TensorSpec, count_unusual: Callable[[str, int], None]) -> None:
         self.name = spec.name
         self._datatype = spec.datatype
-        self._dtype = DTYPES[spec.datatype]
+        self._dtype = NUMPY_TYPES[spec.datatype]
         self._row_shape = spec.shape[1:]
         self._row_is_scalar = all(size == 1 for size in self._row_shape)
         self._sizes = spec.sizes

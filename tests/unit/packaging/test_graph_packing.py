@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.manifest import Datatype, Runtime, TensorSpec
 from tidegate.packaging.graph_packing import pack_graph, unpack_graph
-from tidegate.packaging.inputs import NUMPY_TYPES
 from tidegate.packaging.running.packing import Packer, pack
 from tidegate.packaging.running.session import open_session
 

@@ -15,6 +15,7 @@ from onnx import helper
 
 from tidegate.errors import PackageError
 from tidegate.extras import needing
+from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.packaging.format.manifest import Datatype, SourceFacts, Task, TensorSpec
 from tidegate.packaging.sources.graphs import check_size, checked, with_boundary
 from tidegate.packaging.sources.source import Array
@@ -38,21 +39,8 @@ with needing("tensorflow"):
 _OPSET = 18
 _UNNAMED = "keras_tensor"  # how Keras calls what nobody named
 _SIGNATURE = "serving_default"
-_DATATYPES: dict[str, Datatype] = {
-    "bool": "BOOL",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-    "string": "BYTES",
-}
+_NUMBERS: dict[str, Datatype] = {dtype.name: datatype for dtype, datatype in DATATYPES.items() if datatype != "BYTES"}
+_DATATYPES: dict[str, Datatype] = _NUMBERS | {"string": "BYTES"}
 
 
 def read_keras(path: Path) -> "KerasModel":

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, external_data_helper
 
 from tidegate.errors import PackageError
+from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.packaging.format.manifest import Datatype, Runtime, SourceFacts, Task, TensorSpec
-from tidegate.packaging.inputs import NUMPY_TYPES
 from tidegate.packaging.running.session import open_session
 from tidegate.packaging.sources.graphs import check_size, with_boundary
 from tidegate.packaging.sources.source import Array
@@ -28,7 +26,6 @@ from tidegate.packaging.sources.tensors import (
 
 _KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "ai.onnx.preview.training")
 _OLDEST_OPSET = 7  # ONNX Runtime promises no older ones
-_DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BYTES"}
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -129,7 +126,7 @@ def _datatype(value: onnx.ValueInfoProto, name: str) -> Datatype:
     if kind == TensorProto.STRING:
         return "BYTES"
     try:
-        return _DATATYPES[onnx.helper.tensor_dtype_to_np_dtype(kind)]
+        return DATATYPES[onnx.helper.tensor_dtype_to_np_dtype(kind)]
     except KeyError:
         what = TensorProto.DataType.Name(kind) if value.type.HasField("tensor_type") else "no tensor"
         raise PackageError(f"model {name}: input {value.name!r} is {what}, which no signature can say") from None

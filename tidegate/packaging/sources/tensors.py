@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from tidegate.errors import PackageError
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.manifest import Datatype, TensorSpec
-from tidegate.packaging.inputs import NUMPY_TYPES
 from tidegate.packaging.sources.source import Array
 
 _CHUNK_ROWS = 256
@@ -46,7 +46,7 @@ def bind(model: str, declared: Sequence[DeclaredInput], given: Sequence[str]) ->
     The only input that a model needs takes the only column of a sample, whatever either is called.
 
     Raises:
-        PackageError: An input that the model cannot do without is not given.
+        PackageError: An input that the model cannot do without is not given, or none that it reads.
     """
     needed = [one for one in declared if one.required]
     if len(needed) == len(given) == 1 and given[0] not in [one.name for one in declared]:
@@ -54,7 +54,11 @@ def bind(model: str, declared: Sequence[DeclaredInput], given: Sequence[str]) ->
     for one in declared:
         if one.required and one.name not in given:
             raise PackageError(f"model {model}: it reads input {one.name!r}, which is not among {', '.join(given) or 'none'}")
-    return {one.name: one for one in declared if one.name in given}
+    bound = {one.name: one for one in declared if one.name in given}
+    if not bound:
+        names = ", ".join(one.name for one in declared)
+        raise PackageError(f"model {model}: it reads {names}, and none of them is among {', '.join(given) or 'none'}")
+    return bound
 
 
 def accept_declared(model: str, declared: Sequence[DeclaredInput], given: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

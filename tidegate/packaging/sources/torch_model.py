@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 
 from tidegate.extras import needing
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.manifest import Datatype, SourceFacts, Task, TensorSpec
-from tidegate.packaging.inputs import NUMPY_TYPES
 from tidegate.packaging.sources.graphs import check_size, with_boundary
 from tidegate.packaging.sources.source import Array
 from tidegate.packaging.sources.tensors import DeclaredInput, accept_declared, answers, bind, required_names
