@@ -4,7 +4,6 @@ source = open_source(Path("model.joblib"))
 package_model(source, candidate="trees", examples=examples, settings=settings, out=Path("out/trees"))
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tidegate.digests import bytes_digest, file_digest, file_sha256
 from tidegate.errors import PackageError
 from tidegate.packaging.format.bill import tools_of
 from tidegate.packaging.format.golden import Golden
@@ -269,12 +269,7 @@ def _classes(source: Source, settings: PackageSettings, golden: Golden) -> tuple
 def _digest(origin: Path) -> str:
     """Return `sha256:…` of a file, or of a folder's files and their names."""
     if origin.is_file():
-        return f"sha256:{_file_digest(origin)}"
+        return file_digest(origin)
     files = sorted(path for path in origin.rglob("*") if path.is_file())
-    listed = "".join(f"{_file_digest(path)}  {path.relative_to(origin).as_posix()}\n" for path in files)
-    return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    listed = "".join(f"{file_sha256(path)}  {path.relative_to(origin).as_posix()}\n" for path in files)
+    return bytes_digest(listed.encode())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tidegate.clock import Clock
+from tidegate.digests import bytes_digest
 from tidegate.errors import ObjectNotFound, PreconditionFailed, RegistryError
 from tidegate.packaging.format.manifest import MANIFEST_NAME, Manifest
 from tidegate.packaging.format.package import decode_manifest, inspect_package, verify_package
@@ -34,7 +35,7 @@ from tidegate.registry.events import (
 )
 from tidegate.registry.journal import Journal, read_concurrently
 from tidegate.registry.states import AliasState, VersionInfo, alias_state
-from tidegate.registry.version_files import VersionFiles, digest_of_manifest
+from tidegate.registry.version_files import VersionFiles
 from tidegate.storage.probe import probe_conditional_writes
 from tidegate.storage.store import ObjectStore
 
@@ -86,7 +87,7 @@ class ModelRegistry:
         if found.signature is not None:
             signer_of(found, where=f"package {package}")
         probe_conditional_writes(self._store)
-        claim = self._claim(found.manifest.name, digest_of_manifest(found.raw), reason)
+        claim = self._claim(found.manifest.name, bytes_digest(found.raw), reason)
         self._files.publish(package, found, claim.version)
         self._journal.record(claim)
         return claim.version

@@ -1,18 +1,17 @@
 """The files of registered versions: written once, `package.json` last, and checked whenever they are read."""
 
-import hashlib
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tidegate.digests import bytes_digest
 from tidegate.errors import PackageError, PreconditionFailed, RegistryError
 from tidegate.packaging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from tidegate.packaging.format.package import VerifiedPackage, decode_manifest, verify_package
 from tidegate.packaging.format.signing_bundle import signer_of
 from tidegate.packaging.format.stored_package import download_files, download_signature, stored_manifest, stored_signature
 from tidegate.registry.events import version_prefix
+from tidegate.storage.folders import fresh_folder_beside
 from tidegate.storage.store import ObjectStore
 
 
@@ -56,20 +55,17 @@ class VersionFiles:
             RegistryError: The copy cannot be written.
         """
         where = f"package {name} version {version}"
-        if digest != digest_of_manifest(raw):
+        if digest != bytes_digest(raw):
             raise PackageError(f"{where}: its {MANIFEST_NAME} is not the one that was registered; restore it from a copy")
         manifest = decode_manifest(raw, where=self.address(name, version) + MANIFEST_NAME)
-        fresh = beside.with_name(f".{beside.name}.{uuid.uuid4().hex}")
         try:
-            fresh.mkdir(parents=True)
-            download_files(self._store, version_prefix(name, version), manifest, fresh, where)
-            (fresh / MANIFEST_NAME).write_bytes(raw)
-            verify_package(fresh)
-            yield fresh
+            with fresh_folder_beside(beside) as fresh:
+                download_files(self._store, version_prefix(name, version), manifest, fresh, where)
+                (fresh / MANIFEST_NAME).write_bytes(raw)
+                verify_package(fresh)
+                yield fresh
         except OSError as error:
             raise RegistryError(f"registry: cannot write {beside}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
 
     def download_signature(self, name: str, version: int, to: Path) -> None:
         """Add a version's signature, if it has one, to the copy of it at `to`."""
@@ -93,8 +89,3 @@ class VersionFiles:
             kept = found.with_signature(stored_signature(self._store, prefix, where))
             if signer_of(kept, where=where) != signer_of(found, where=where):
                 raise RegistryError(f"{where} is signed by another key already; a version's signature never changes") from None
-
-
-def digest_of_manifest(raw: bytes) -> str:
-    """Return `sha256:…` of the bytes of a `package.json`, by which a claim knows its package."""
-    return f"sha256:{hashlib.sha256(raw).hexdigest()}"

@@ -1,6 +1,5 @@
 """The model steps of a release: train and package, select the variant, compare with the champion, and register."""
 
-import hashlib
 import importlib.util
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidegate import __version__
+from tidegate.digests import file_digest
 from tidegate.errors import ObjectNotFound, TrainingError
 from tidegate.packaging.format.manifest import Lineage, Verdict
 from tidegate.packaging.format.package import read_manifest
@@ -106,7 +106,7 @@ def _lineage(project: Project, release_id: str, training_set: Path, until: datet
         window_start=(until - timedelta(days=project.training.window_days)).isoformat(),
         window_end=until.isoformat(),
         holdout_start=(until - timedelta(days=project.training.holdout_days)).isoformat(),
-        data_digest=_sha256(training_set.read_bytes()),
+        data_digest=file_digest(training_set),
         code_digest=_code_digest(project),
         project_digest=project.digest,
         reason=record.reason,
@@ -120,8 +120,4 @@ def _code_digest(project: Project) -> str:
         found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
         raise TrainingError(f"training.function: module {module!r} has no source file in {project.paths.root}")
-    return _sha256(Path(found.origin).read_bytes())
-
-
-def _sha256(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return file_digest(Path(found.origin))

@@ -4,9 +4,7 @@ names = train_candidates(project, Path("training_set.parquet"), Path("source")) 
 # source/mlp/model.joblib, source/trees/model.joblib
 """
 
-import os
 import re
-import shutil
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ import pyarrow.compute as pc
 from tidegate.errors import DataError, TidegateError, TrainingError
 from tidegate.packaging.inputs import training_arrays
 from tidegate.project import Project
+from tidegate.storage.folders import fresh_folder_beside, put_in_place
 from tidegate.training.contract import TrainingData
 from tidegate.training.training_set import SPLIT_COLUMN, model_input_columns, read_training_set
 from tidegate.training.user_code import describe, importable, load_function
@@ -53,18 +52,16 @@ def train_candidates(project: Project, training_set: Path, out: Path) -> list[st
     log.unlink(missing_ok=True)
     with importable(project.paths.root):
         candidates = _checked(project, _call(project, data, log), data)
-        fresh = out.with_name(f".{out.name}.{os.getpid()}")
         try:
-            for name, model in candidates.items():
-                (fresh / name).mkdir(parents=True)
-                joblib.dump(model, fresh / name / SOURCE_MODEL)
-            _swap(fresh, out)
+            with fresh_folder_beside(out) as fresh:
+                for name, model in candidates.items():
+                    (fresh / name).mkdir()
+                    joblib.dump(model, fresh / name / SOURCE_MODEL)
+                put_in_place(fresh, out)
         except (OSError, TypeError, AttributeError, ValueError) as error:
             raise TrainingError(f"{out}: the candidates could not be written: {error}") from error
         except Exception as error:  # pickling reports what it cannot do with errors of its own
             raise TrainingError(f"{out}: a candidate could not be pickled: {error}") from error
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
     return sorted(candidates)
 
 
@@ -140,11 +137,3 @@ def _problem_with(model: Any, data: TrainingData) -> str | None:
     if not np.isfinite(probabilities).all() or probabilities.min() < 0 or probabilities.max() > 1:
         return "predicts values that are not probabilities between 0 and 1"
     return None
-
-
-def _swap(fresh: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        out.rename(old)
-    fresh.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -100,11 +100,5 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(msgspec.json.encode((versions, parts), order="sorted")).hexdigest()[:_KEY_DIGITS]
 
 
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _entry(name: str, key: str) -> str:
     return f"{name.replace('/', '-')}-{key}"

@@ -7,6 +7,7 @@ baselines.
 from collections.abc import Sequence
 from pathlib import Path
 
+from tidegate.digests import file_digest
 from tidegate.errors import OptimizationError
 from tidegate.optimization.benchmark.conductor import run_benchmark
 from tidegate.optimization.benchmark.cost import objective_by_round
@@ -21,7 +22,7 @@ from tidegate.optimization.search.findings import Findings, unbuilt_row
 from tidegate.optimization.search.judgement import Judge, Trial
 from tidegate.optimization.search.progress import Progress
 from tidegate.optimization.search.question import Question
-from tidegate.optimization.search.state import SearchState, file_digest, key_of
+from tidegate.optimization.search.state import SearchState, key_of
 from tidegate.packaging.format.manifest import Verdict
 from tidegate.packaging.format.package import package_digest, read_manifest
 from tidegate.packaging.running.session import Array

@@ -22,10 +22,11 @@ Outputs have standard names where the task is known, and so have the columns of 
     tensors                     whatever the source model calls them; nothing is judged but parity and speed
 """
 
-import hashlib
 from typing import Annotated, Literal
 
 import msgspec
+
+from tidegate.digests import bytes_digest
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "package.json"
@@ -258,4 +259,4 @@ class Manifest(_Record, frozen=True, kw_only=True):
 def digest_of(record: msgspec.Struct) -> str:
     """Return `sha256:…` of a record's canonical JSON (sorted keys, no spaces)."""
     canonical = msgspec.json.encode(record, order="sorted")
-    return f"sha256:{hashlib.sha256(canonical).hexdigest()}"
+    return bytes_digest(canonical)

@@ -10,11 +10,8 @@ the directory meanwhile or afterwards: what was verified there is opened again w
 """
 
 import hashlib
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +21,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tidegate.digests import bytes_digest
 from tidegate.errors import ObjectNotFound, PackageError
 from tidegate.packaging.format.bill import bill_of_materials
 from tidegate.packaging.format.card import model_card
@@ -52,6 +50,7 @@ from tidegate.packaging.format.plain_files import check_entry, entry_of, read_pl
 from tidegate.packaging.format.reference import check_reference
 from tidegate.packaging.format.stored_package import download_files, download_signature, stored_manifest
 from tidegate.storage import open_store
+from tidegate.storage.folders import fresh_folder_beside, put_in_place
 
 _MADE_HERE = REQUIRED_FILES | {MANIFEST_NAME, SIGNATURE_NAME, CARD_NAME, BILL_NAME}
 
@@ -115,7 +114,7 @@ def write_package(
         if name in _MADE_HERE or not is_file_name(name):
             raise PackageError(f"package {to}: a further file cannot be called {name!r}; choose another name")
     try:
-        with _fresh_directory_beside(to) as fresh:
+        with fresh_folder_beside(to) as fresh:
             _write(fresh / MODEL_NAME, model)
             _write(fresh / GOLDEN_NAME, golden_bytes(golden) if isinstance(golden, Golden) else golden)
             if isinstance(reference, pa.Table):
@@ -131,7 +130,7 @@ def write_package(
             check_manifest(complete, str(to))
             encoded = msgspec.json.format(msgspec.json.encode(complete, order="deterministic"), indent=2)
             _write(fresh / MANIFEST_NAME, encoded + b"\n")
-            _put_in_place(fresh, to)
+            put_in_place(fresh, to)
     except OSError as error:
         raise PackageError(f"package {to}: cannot be written: {error.strerror or error}") from error
     return complete
@@ -169,7 +168,7 @@ def package_digest(path: Path) -> str:
     """Return `sha256:…` of `package.json`, and so of the whole package, whose files' digests it holds."""
     raw = _manifest_bytes(path)
     decode_manifest(raw, where=str(path / MANIFEST_NAME))
-    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    return bytes_digest(raw)
 
 
 def verify_package(path: Path) -> Manifest:
@@ -232,11 +231,11 @@ def fetch_package(uri: str, into: Path) -> Path:
         verify_package(into)
         return into
     try:
-        with _fresh_directory_beside(into) as fresh:
+        with fresh_folder_beside(into) as fresh:
             download_files(store, "", manifest, fresh, where)
             _write(fresh / MANIFEST_NAME, raw)
             verify_package(fresh)
-            _put_in_place(fresh, into)
+            put_in_place(fresh, into)
     except OSError as error:
         raise PackageError(f"{where}: cannot be written to {into}: {error.strerror or error}") from error
     return into
@@ -271,37 +270,8 @@ def _refuse_to_overwrite(to: Path) -> None:
         raise PackageError(f"package {to}: the directory holds something that is not a package; choose another place")
 
 
-@contextmanager
-def _fresh_directory_beside(to: Path) -> Iterator[Path]:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
-    try:
-        yield fresh
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _put_in_place(fresh: Path, to: Path) -> None:
-    fresh.chmod(0o755)
-    for file in fresh.iterdir():
-        _flush(file)
-    _flush(fresh)
-    with _fresh_directory_beside(to) as aside:
-        if to.exists():
-            to.rename(aside / "replaced")
-        fresh.rename(to)
-
-
 def _write(file: Path, content: bytes | Path) -> None:
     if isinstance(content, Path):
         shutil.copyfile(content, file)
     else:
         file.write_bytes(content)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

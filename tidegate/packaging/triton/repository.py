@@ -9,16 +9,13 @@ engine is not written: it is good for one version of TensorRT, and Triton's imag
 """
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tidegate.errors import PackageError
 from tidegate.packaging.format.manifest import MODEL_NAME, Datatype, Manifest, Runtime
 from tidegate.packaging.format.package import package_digest, verify_package
 from tidegate.packaging.triton.config import LABELS_NAME, has_labels, triton_config
+from tidegate.storage.folders import fresh_folder_beside, put_in_place
 
 CONFIG_NAME = "config.pbtxt"
 
@@ -66,14 +63,14 @@ def write_triton_repository(package: Path, out: Path, *, features_supplied: bool
     _check_types(package, graph, manifest)
     _refuse_to_overwrite(out, manifest.name)
     try:
-        with _fresh_folder_beside(out) as fresh:
+        with fresh_folder_beside(out) as fresh:
             model = fresh / manifest.name
             (model / "1").mkdir(parents=True)
             (model / "1" / MODEL_NAME).write_bytes(graph)
             (model / CONFIG_NAME).write_text(triton_config(manifest, digest=package_digest(package), max_rows=max_rows))
             if any(has_labels(manifest, output) for output in manifest.signature.outputs):
                 (model / LABELS_NAME).write_text("".join(f"{' '.join(name.split())}\n" for name in manifest.classes))
-            _put_in_place(fresh, out)
+            put_in_place(fresh, out)
     except OSError as error:
         raise PackageError(f"Triton repository {out}: cannot be written: {error.strerror or error}") from error
     return out
@@ -126,21 +123,3 @@ def _refuse_to_overwrite(out: Path, name: str) -> None:
     found = {entry.name for entry in out.iterdir()}
     if found and (found != {name} or not (out / name / CONFIG_NAME).is_file()):
         raise PackageError(f"Triton repository {out}: the directory holds something else than {name}; choose another place")
-
-
-@contextmanager
-def _fresh_folder_beside(out: Path) -> Iterator[Path]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield fresh
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _put_in_place(fresh: Path, out: Path) -> None:
-    fresh.chmod(0o755)
-    with _fresh_folder_beside(out) as aside:
-        if out.exists():
-            out.rename(aside / "replaced")
-        fresh.rename(out)
