@@ -60,7 +60,7 @@ class ParityGate(Section):
     half: Tolerance = Tolerance(max_absolute=0.01, max_relative=0.01, max_flip_rate=0.01)
     int8: Tolerance = Tolerance(max_absolute=0.05, max_relative=0.05, max_flip_rate=0.02)
     pruned: Tolerance = Field(
-        default=Tolerance(max_absolute=1, max_relative=0.5, max_flip_rate=0.1),
+        default=Tolerance(max_absolute=1, max_relative=0.5, max_flip_rate=0.25),
         description="Wide, since accuracy decides; where it is not judged, for want of labels, that of int8 holds instead.",
     )
     outputs: dict[str, OutputTolerances] = Field(default_factory=dict, description="By output name.")
