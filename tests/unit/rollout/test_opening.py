@@ -8,6 +8,7 @@ import yaml
 
 from tidegate.errors import RolloutError
 from tidegate.project import Project, load_project
+from tidegate.rollout import prometheus_api
 from tidegate.rollout.opening import PROMETHEUS_VARIABLE, Unobserved, open_metrics_source
 from tidegate.rollout.prometheus import PrometheusMetricsSource
 from tidegate.rollout.scrape import ScrapeMetricsSource
@@ -53,6 +54,7 @@ def test_what_is_not_judged_needs_none(project) -> None:
 
 def test_prometheus_may_have_another_address_here(project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PROMETHEUS_VARIABLE, "http://127.0.0.1:1/")
+    monkeypatch.setattr(prometheus_api, "_PATIENCE", 0.1)
     source = open_metrics_source(project(prometheus=PROMETHEUS))
 
     with pytest.raises(RolloutError, match=r"Prometheus at http://127\.0\.0\.1:1 cannot be reached"):
