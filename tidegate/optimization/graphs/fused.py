@@ -4,8 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+import onnx
 import onnxruntime as ort
 
+from tidegate.optimization.graphs.reading import CONVOLUTIONS, every_node
 from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
 
 Level = Literal["basic", "extended"]
@@ -31,3 +34,13 @@ def optimized(model: Path | bytes, runtime: Runtime, level: Level) -> bytes:
         options.intra_op_num_threads = 1
         ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=list(runtime.providers))
         return saved.read_bytes()
+
+
+def runtime_of_optimized(graph: bytes, runtime: Runtime) -> Runtime:
+    """Return how to load what `optimized` made: as it is, unless there are convolutions.
+
+    Their layout in memory is that of the very CPU it was worked out on, and so left to the start.
+    """
+    operators = {node.op_type for node in every_node(onnx.load_from_string(graph).graph)}
+    left = "all" if operators & (CONVOLUTIONS | {"FusedConv"}) else "disabled"
+    return msgspec.structs.replace(runtime, graph_optimization=left)

@@ -85,6 +85,17 @@ def value_names(graph: onnx.GraphProto) -> set[str]:
     return names.union(*((*node.input, *node.output) for node in every_node(graph)))
 
 
+def drop_unread_nodes(graph: onnx.GraphProto) -> None:
+    """Remove the nodes that no output of the graph depends on, in place; ONNX Runtime's optimizations leave them."""
+    read, kept = {output.name for output in graph.output}, []
+    for node in reversed(graph.node):
+        if read.intersection(node.output):
+            read.update(node.input, captured_values(node))
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+
+
 def drop_unread_weights(graph: onnx.GraphProto) -> None:
     """Remove the initializers that nothing reads any more, in place, but not those that the caller may give instead."""
     read, fed = readers(graph), {value.name for value in graph.input}

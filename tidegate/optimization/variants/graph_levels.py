@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-import msgspec
 import onnx
 
-from tidegate.optimization.graphs.fused import Level, optimized
-from tidegate.optimization.graphs.reading import CONVOLUTIONS, every_node
+from tidegate.optimization.graphs.fused import Level, optimized, runtime_of_optimized
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
 
@@ -46,6 +44,4 @@ class GraphLevels(VariantBuilder):
         graph = optimized(package / MODEL_NAME, runtime, self.level)
         if self.level == "basic" and graph == optimized(package / MODEL_NAME, runtime, "extended"):
             raise NotApplicable("there is nothing to fuse: that is graph-optimized")
-        operators = {node.op_type for node in every_node(onnx.load_from_string(graph).graph)}
-        left = "all" if operators & (CONVOLUTIONS | {"FusedConv"}) else "disabled"
-        return BuiltGraph(graph, msgspec.structs.replace(runtime, graph_optimization=left))
+        return BuiltGraph(graph, runtime_of_optimized(graph, runtime))

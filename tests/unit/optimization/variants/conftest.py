@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.optimization.variants import models
 
-SHAPES = {"convolutions": (1, 8, 8), "recurrent": (5, 3)}  # of a row; of all others six numbers
+SHAPES = {"convolutions": (1, 8, 8), "recurrent": (5, 3), "attention": (5, 12)}  # of a row; of all others six numbers
 ROWS = {"transformer": models.token_rows, "columns": models.column_rows}
 
 

@@ -152,6 +152,24 @@ def transformer(rng: np.random.Generator) -> onnx.ModelProto:
     )
 
 
+def attention(rng: np.random.Generator) -> onnx.ModelProto:
+    """Self-attention of three heads over five steps, as its formula has it, and a dense layer on what it answers."""
+    weights = {f"w{part}": floats(rng, 12, 12, scale=0.4) for part in "qkv"} | {f"b{part}": floats(rng, 12) for part in "qkv"}
+    shapes = {"heads": [0, -1, 3, 4], "merged": [0, -1, 12]}
+    weights |= {name: np.array(shape) for name, shape in shapes.items()} | {"root": np.array(2.0), "w": floats(rng, 12, 4)}
+    return graph_of(
+        """attention (float[n, 5, 12] x) => (float[n, 5, 4] scores) {
+            q0 = MatMul(x, wq)   q = Add(q0, bq)   qs = Reshape(q, heads)   qh = Transpose<perm = [0, 2, 1, 3]>(qs)
+            k0 = MatMul(x, wk)   k = Add(k0, bk)   ks = Reshape(k, heads)   kh = Transpose<perm = [0, 2, 1, 3]>(ks)
+            v0 = MatMul(x, wv)   v = Add(v0, bv)   vs = Reshape(v, heads)   vh = Transpose<perm = [0, 2, 1, 3]>(vs)
+            kt = Transpose<perm = [0, 1, 3, 2]>(kh)   qk = MatMul(qh, kt)   scaled = Div(qk, root)
+            p = Softmax<axis = -1>(scaled)   o = MatMul(p, vh)   oh = Transpose<perm = [0, 2, 1, 3]>(o)
+            merge = Reshape(oh, merged)   scores = MatMul(merge, w)
+        }""",
+        weights,
+    )
+
+
 def overflowing(rng: np.random.Generator) -> onnx.ModelProto:
     """In the middle are values of about 10⁶, which half precision has no number for; before and after it are ordinary ones."""
     weights = {

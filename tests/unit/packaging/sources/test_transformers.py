@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
 from tests.unit.packaging.sources.round_trip import round_trip
 from tidegate.errors import PackageError
+from tidegate.optimization.graphs.attention import with_fused_attention
+from tidegate.optimization.graphs.fused import optimized
+from tidegate.packaging.format.manifest import Runtime
 from tidegate.packaging.sources.opening import open_source, wrap_model
 from tidegate.packaging.sources.transformers_model import read_transformers
 
@@ -60,6 +65,20 @@ def test_a_classifier_answers_with_the_probabilities_of_its_classes(classifier: 
     trip.assert_agrees()
     for length in (1, 2, 5):
         trip.assert_agrees(arrays={name: array[:, :length] for name, array in trip.arrays.items()})
+
+
+def test_its_attention_is_exported_as_the_optimization_knows_it(classifier: Path) -> None:
+    trip = round_trip(open_source(classifier), TEXT)
+    basic = onnx.load_from_string(optimized(trip.graph.SerializeToString(), Runtime(), "basic"))
+
+    fused, blocks = with_fused_attention(basic)
+
+    assert blocks == BERT["num_hidden_layers"]
+    session = ort.InferenceSession(fused.SerializeToString(), providers=["CPUExecutionProvider"])
+    for length in (1, 4, 7):
+        arrays = {name: array[:, :length] for name, array in trip.arrays.items()}
+        expected = trip.source.predict(arrays)["probabilities"]
+        np.testing.assert_allclose(session.run(None, arrays)[0], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_features_come_out_as_they_are(tmp_path: Path) -> None:
