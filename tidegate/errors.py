@@ -63,3 +63,8 @@ class MonitoringError(TidegateError):
 
 class PipelineError(TidegateError):
     """A pipeline could not be compiled or a run failed."""
+
+
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """Return what another library's error says, in one line of at most `most` characters, or its type's name if nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]

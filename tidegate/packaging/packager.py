@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tidegate.digests import bytes_digest, file_digest, file_sha256
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.bill import tools_of
 from tidegate.packaging.format.golden import Golden
 from tidegate.packaging.format.manifest import (
@@ -244,7 +244,7 @@ def _check_answers(graph: bytes, manifest: Manifest, golden: Golden) -> None:
     except PackageError:
         raise
     except Exception as error:  # ONNX Runtime raises its own kinds of errors
-        raise PackageError(f"{where}: the converted graph cannot run: {' '.join(str(error).split())[:300]}") from error
+        raise PackageError(f"{where}: the converted graph cannot run: {in_one_line(error)}") from error
     for name, expected in golden.outputs.items():
         given, wanted = answers[name], expected[:_ROWS_TRIED]
         if given.shape != wanted.shape or given.dtype != wanted.dtype:

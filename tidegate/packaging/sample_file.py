@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidegate.errors import DataError
+from tidegate.errors import DataError, in_one_line
 from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.inputs import tensor_column
 
@@ -35,7 +35,7 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {_line(error)}") from error
+        raise DataError(f"{path}: not a readable Parquet file: {in_one_line(error)}") from error
 
 
 def _read_arrays(path: Path) -> pa.Table:
@@ -45,7 +45,7 @@ def _read_arrays(path: Path) -> pa.Table:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
             raise DataError(f"{path}: holds pickled objects, which are not loaded; save text as numpy's dtype U") from error
-        raise DataError(f"{path}: not a readable .npz file: {_line(error)}") from error
+        raise DataError(f"{path}: not a readable .npz file: {in_one_line(error)}") from error
     _check(path, arrays)
     return pa.table({name: tensor_column(array) for name, array in arrays.items()})
 
@@ -66,7 +66,3 @@ def _check(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in rows.items())
         raise DataError(f"{path}: its arrays have different numbers of rows: {counts}; the first axis must be equally long")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from tidegate.errors import in_one_line
 from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.serving.errors import bad_request
 from tidegate.serving.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
@@ -85,7 +86,7 @@ def decode(body: bytes, header_length: str | None = None) -> tuple[InferRequest,
     try:
         parsed = _decoder.decode(document)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise bad_request(f"request body: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise bad_request(f"request body: {in_one_line(error)}") from error
     tensors: dict[str, Array] = {}
     position = 0
     for tensor in parsed.inputs:

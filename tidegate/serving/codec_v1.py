@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from tidegate.errors import in_one_line
 from tidegate.serving.errors import bad_request
 from tidegate.serving.request import InferAnswer, InferRequest
 from tidegate.serving.tensors import Array, from_values
@@ -29,7 +30,7 @@ def decode(body: bytes, datatypes: Mapping[str, str], request_id: str) -> tuple[
     try:
         document = _decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise bad_request(f"request body: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise bad_request(f"request body: {in_one_line(error)}") from error
     by_rows = "instances" in document
     if by_rows == ("inputs" in document):
         raise bad_request("request body: give either 'instances' (a list of rows) or 'inputs' (a dict of columns)")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.golden import read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest
 from tidegate.packaging.running.session import GraphSession
@@ -38,7 +38,7 @@ class Engine:
         try:
             outputs: Mapping[str, Array] = self.run(golden.inputs)
         except Exception as error:
-            raise PackageError(f"package {package}: the golden sample cannot be run: {' '.join(str(error).split())}") from error
+            raise PackageError(f"package {package}: the golden sample cannot be run: {in_one_line(error)}") from error
         largest = 0.0
         for name, values in golden.outputs.items():
             if name not in outputs:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.events import emit
 from tidegate.serving.log_schema import log_partition
@@ -135,6 +136,6 @@ class InferenceLog:
             self._store.put(key, sink.getvalue().to_pybytes())
         except Exception as error:  # the thread must outlive whatever a store raises
             self._metrics.count_log_failure()
-            emit("inference log write failed", level="error", key=key, error=" ".join(str(error).split()))
+            emit("inference log write failed", level="error", key=key, error=in_one_line(error))
             return False
         return True

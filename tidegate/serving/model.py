@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns, time_ns
 
 from tidegate.clock import Clock
+from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
 from tidegate.serving.engine import Engine
@@ -103,7 +104,7 @@ class ServedModel:
         try:
             outputs = self._engine.run(inputs.tensors)
         except Exception as error:
-            raise RequestError(500, f"the model failed on this input: {' '.join(str(error).split())}") from error
+            raise RequestError(500, f"the model failed on this input: {in_one_line(error)}") from error
         if self._labels.exist:
             outputs[LABEL] = self._labels.of(outputs)
         if self._is_binary:

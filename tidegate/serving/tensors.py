@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.errors import in_one_line
 from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.serving.errors import bad_request
 
@@ -140,11 +141,11 @@ def _text(value: bytes, name: str, index: int) -> str:
 
 def _nested_values(raw: bytes | memoryview, datatype: str, shape: Sequence[int], name: str, flat_error: Exception) -> list[Any]:
     if len(shape) < 2:
-        raise bad_request(f"tensor {name!r}: {_plain(flat_error)}") from flat_error
+        raise bad_request(f"tensor {name!r}: {in_one_line(flat_error)}") from flat_error
     try:
         flat: list[Any] = _NESTED.decode(raw)
     except (msgspec.DecodeError, RecursionError, ValueError):
-        raise bad_request(f"tensor {name!r}: {_plain(flat_error)}") from flat_error
+        raise bad_request(f"tensor {name!r}: {in_one_line(flat_error)}") from flat_error
     if len(flat) != shape[0]:
         raise bad_request(f"tensor {name!r}: data holds {len(flat)} lists, but shape {list(shape)} needs {shape[0]}")
     for size in shape[1:]:
@@ -165,7 +166,7 @@ def _converted(values: list[Any], datatype: str, name: str) -> list[Any]:
     try:
         converted: list[Any] = msgspec.convert(values, list[_ELEMENTS.get(datatype, int)])  # type: ignore[misc]
     except msgspec.ValidationError as error:
-        raise bad_request(f"tensor {name!r}: {_plain(error)}") from error
+        raise bad_request(f"tensor {name!r}: {in_one_line(error)}") from error
     return converted
 
 
@@ -179,7 +180,3 @@ def _to_array(values: list[Any], dtype: np.dtype[Any], datatype: str, name: str)
     except OverflowError as error:
         outside = next(value for value in values if not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
         raise bad_request(f"tensor {name!r}: {outside} lies outside {datatype}") from error
-
-
-def _plain(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

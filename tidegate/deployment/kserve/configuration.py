@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from tidegate.errors import DeploymentError
+from tidegate.errors import DeploymentError, in_one_line
 
 _IN_A_POD, _KUBECONFIG = "KUBERNETES_SERVICE_HOST", "KUBECONFIG"
 
@@ -25,8 +25,7 @@ def load_client() -> Any:
             config.load_kube_config(config_file=os.environ.get(_KUBECONFIG) or None, client_configuration=configuration)
     except Exception as error:  # the loaders raise ConfigException, KeyError, TypeError, YAML's and the plugins' own errors
         raise DeploymentError(
-            f"no cluster can be reached: {' '.join(str(error).split())[:300] or type(error).__name__}; "
-            f"set {_KUBECONFIG}, or run in a pod with a service account"
+            f"no cluster can be reached: {in_one_line(error)}; set {_KUBECONFIG}, or run in a pod with a service account"
         ) from error
     if not configuration.verify_ssl:  # as the kubeconfig asks; kubectl does not warn either
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.errors import OptimizationError
+from tidegate.errors import OptimizationError, in_one_line
 from tidegate.optimization.gates.distance import error_between, kind_of, rows_that_change_class, rows_that_differ
 from tidegate.optimization.gates.output_size import output_size
 from tidegate.optimization.records import OutputParity
@@ -171,8 +171,7 @@ def _answer(run: Run, golden: Golden, rows: NDArray[np.int64]) -> Mapping[str, A
     try:
         return run({name: array[rows] for name, array in golden.inputs.items()})
     except Exception as error:  # ONNX Runtime raises its own kinds of errors
-        message = " ".join(str(error).split())
-        raise OptimizationError(f"the graph fails on a batch of {_counted(len(rows))}: {message}") from error
+        raise OptimizationError(f"the graph fails on a batch of {_counted(len(rows))}: {in_one_line(error)}") from error
 
 
 def _misfit(parts: Sequence[Array], batches: Sequence[NDArray[np.int64]]) -> str:

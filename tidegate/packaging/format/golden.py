@@ -12,7 +12,7 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.plain_files import open_plain
 
 MOST_BYTES = 2 << 30  # of all arrays together, unpacked
@@ -74,7 +74,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except PackageError:
         raise
     except Exception as error:  # a garbled archive can fail anywhere in zipfile, zlib or NumPy, each with errors of its own
-        told = " ".join(str(error).split())[:200] or type(error).__name__
+        told = in_one_line(error)
         raise PackageError(f"golden sample {path}: not readable: {told}; package again") from error
 
 

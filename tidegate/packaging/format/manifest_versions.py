@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import SCHEMA_VERSION, Manifest
 
 _Document = dict[str, Any]
@@ -34,7 +34,7 @@ def decode_any_version(raw: bytes, *, where: str) -> Manifest:
     except RecursionError as error:
         raise PackageError(f"{where}: is nested deeper than any manifest; package again") from error
     except (msgspec.MsgspecError, ValueError) as error:
-        raise PackageError(f"{where}: {' '.join(str(error).split())[:300]}; package again") from error
+        raise PackageError(f"{where}: {in_one_line(error)}; package again") from error
 
 
 def written_version(raw: bytes) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import REFERENCE_NAME
 from tidegate.packaging.format.plain_files import open_plain
 
@@ -47,4 +47,4 @@ def check_reference(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> PackageError:
-    return PackageError(f"reference {path}: not readable: {' '.join(str(error).split())[:200]}; package again")
+    return PackageError(f"reference {path}: not readable: {in_one_line(error)}; package again")

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import SIGNATURE_NAME, Manifest
 from tidegate.packaging.format.package import VerifiedPackage, inspect_package
 from tidegate.packaging.format.signing_bundle import check_statement, read_statement
@@ -53,7 +53,7 @@ def sign_package(package: Path, private_key: Path, password: str | None = None) 
         check_statement(found.with_signature(signature), where=f"package {package}")  # nobody changed a file meanwhile
         return _put_in_place(package, signature)
     except (OSError, ValueError) as error:
-        raise PackageError(f"package {package}: cannot be signed: {' '.join(str(error).split())}") from error
+        raise PackageError(f"package {package}: cannot be signed: {in_one_line(error)}") from error
 
 
 def check_signing_key(private_key: Path, password: str | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import SIGNATURE_NAME
 from tidegate.packaging.format.package import VerifiedPackage
 
@@ -112,7 +112,7 @@ def read_statement(package: VerifiedPackage, *, where: str) -> SignedStatement:
         (raw,) = bundle.dsse_envelope.signatures
         payload, signed = _from_base64(bundle.dsse_envelope.payload), _from_base64(raw.sig)
     except _GARBLED as error:
-        told = " ".join(str(error).split())[:200]
+        told = in_one_line(error)
         raise PackageError(f"{where}: {SIGNATURE_NAME} is no signature of a package: {told}; sign it anew") from error
     return SignedStatement(bundle.verification_material.public_key.hint, payload, signed)
 
@@ -126,7 +126,7 @@ def check_statement(package: VerifiedPackage, *, where: str) -> None:
         whole = hashlib.sha256(b"".join(bytes.fromhex(resource.digest) for resource in resources)).hexdigest()
         (subject,) = stated.subject
     except _GARBLED as error:
-        told = " ".join(str(error).split())[:200]
+        told = in_one_line(error)
         raise PackageError(f"{where}: {SIGNATURE_NAME} signs something else than a package: {told}; sign it anew") from error
     if len(digests) != len(resources) or subject.digest != {"sha256": whole}:
         raise PackageError(f"{where}: {SIGNATURE_NAME} signs a statement that contradicts itself; sign it anew")

@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import MODEL_NAME, Manifest, Runtime
 from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.running.packing import Packer
@@ -83,7 +83,7 @@ def open_session(model: Path | bytes, runtime: Runtime, *, spinning: bool = True
     try:
         session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers)
     except Exception as error:  # ONNX Runtime raises its own kinds of errors
-        raise PackageError(f"{what}: ONNX Runtime cannot load it: {' '.join(str(error).split())[:300]}") from error
+        raise PackageError(f"{what}: ONNX Runtime cannot load it: {in_one_line(error)}") from error
     # A provider that is installed but cannot start, such as CUDA's without a GPU, is left out by ONNX Runtime silently.
     _refuse_absent(runtime.providers, session.get_providers(), f"{what}: ONNX Runtime could not start")
     return session

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 
 _MOST_BYTES = 2**31 - 1  # a protobuf message can be no larger
 _INNER = "inner/"
@@ -64,7 +64,7 @@ def checked(model: onnx.ModelProto, name: str, converter: str) -> onnx.ModelProt
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker raises its own kinds of errors
-        said = " ".join(str(error).split())[:300]
+        said = in_one_line(error)
         raise PackageError(f"model {name}: {converter} made a malformed graph of it: {said}") from error
     return model
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.extras import needing
 from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.packaging.format.manifest import Datatype, SourceFacts, Task, TensorSpec
@@ -26,7 +26,6 @@ from tidegate.packaging.sources.tensors import (
     as_read,
     bind,
     columns_of,
-    reason,
     required_names,
 )
 
@@ -52,7 +51,7 @@ def read_keras(path: Path) -> "KerasModel":
         raise
     except Exception as error:  # Keras raises whatever its layers raise
         raise PackageError(
-            f"source model {path}: Keras cannot load it: {reason(error)}; a model with layers of its own can be exported "
+            f"source model {path}: Keras cannot load it: {in_one_line(error)}; a model with layers of its own can be exported "
             "to a SavedModel where they are defined: model.export(folder)"
         ) from error
 
@@ -63,7 +62,7 @@ def read_saved_model(path: Path) -> "SavedModel":
         with _quiet():
             loaded = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises whatever its parts raise
-        raise PackageError(f"source model {path}: TensorFlow cannot load it: {reason(error)}") from error
+        raise PackageError(f"source model {path}: TensorFlow cannot load it: {in_one_line(error)}") from error
     return SavedModel(loaded, str(path))
 
 
@@ -112,7 +111,7 @@ class _TensorFlowModel:
             with _quiet():
                 graph, _ = tf2onnx.convert.from_function(function, input_signature=places, opset=_OPSET)
         except Exception as error:  # the converter raises whatever its parts raise
-            raise PackageError(f"model {self._name}: tf2onnx cannot convert it: {reason(error)}") from error
+            raise PackageError(f"model {self._name}: tf2onnx cannot convert it: {in_one_line(error)}") from error
         given = {place.name: spec.name for place, spec in zip(places, inputs, strict=True)}
         answered = [value.name for value in graph.graph.output]
         _rewrite_erfc(graph.graph)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.extras import needing
 from tidegate.packaging.format.manifest import SourceFacts
 from tidegate.packaging.sources.boosting import Boosted, Link, classifier_converter, regressor_converter
@@ -92,7 +92,7 @@ def read_lightgbm(path: Path) -> "SklearnModel":
     try:
         booster = lightgbm.Booster(model_file=str(path))
     except (lightgbm.basic.LightGBMError, OSError, ValueError) as error:
-        raise PackageError(f"source model {path}: LightGBM cannot load it: {' '.join(str(error).split())[:200]}") from error
+        raise PackageError(f"source model {path}: LightGBM cannot load it: {in_one_line(error)}") from error
     return wrap(booster, str(path))
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, external_data_helper
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.packaging.format.manifest import Datatype, Runtime, SourceFacts, Task, TensorSpec
 from tidegate.packaging.running.session import open_session
@@ -20,7 +20,6 @@ from tidegate.packaging.sources.tensors import (
     as_read,
     bind,
     columns_of,
-    reason,
     required_names,
 )
 
@@ -33,12 +32,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf raises its own kinds of errors
-        raise PackageError(f"source model {path}: not a readable ONNX file: {reason(error)}") from error
+        raise PackageError(f"source model {path}: not a readable ONNX file: {in_one_line(error)}") from error
     check_size(str(path), path.stat().st_size + sum(file.stat().st_size for file in _weight_files(model, path)))
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
-        raise PackageError(f"source model {path}: its weights cannot be read: {reason(error)}") from error
+        raise PackageError(f"source model {path}: its weights cannot be read: {in_one_line(error)}") from error
     return model
 
 
@@ -102,7 +101,7 @@ def _check(model: onnx.ModelProto, name: str) -> None:
         if domains <= {"", "ai.onnx", "ai.onnx.ml"}:  # the checker knows no others
             onnx.checker.check_model(model)
     except Exception as error:  # the checker raises its own kinds of errors
-        raise PackageError(f"model {name}: not a valid ONNX graph: {reason(error)}") from error
+        raise PackageError(f"model {name}: not a valid ONNX graph: {in_one_line(error)}") from error
 
 
 def _own_domains(model: onnx.ModelProto) -> set[str]:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.sources.source import Source
-from tidegate.packaging.sources.tensors import reason
 
 _PICKLES = (".joblib", ".pkl", ".pickle")
 _TORCH_PICKLES = (".pt", ".pth")
@@ -87,7 +86,7 @@ def _read_pickle(path: Path) -> Source:
     except ModuleNotFoundError as error:
         raise PackageError(f"source model {path}: it needs the module {error.name}, which is not installed") from error
     except Exception as error:  # a pickle raises whatever its classes raise
-        raise PackageError(f"source model {path}: cannot be loaded: {reason(error)}") from error
+        raise PackageError(f"source model {path}: cannot be loaded: {in_one_line(error)}") from error
     return wrap_model(model, str(path))
 
 

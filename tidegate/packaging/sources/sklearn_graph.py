@@ -21,7 +21,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, RobustScaler, StandardScaler
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
 from tidegate.packaging.running.session import open_session
 from tidegate.packaging.sources import forests, histogram_boosting
@@ -122,12 +122,12 @@ def _gap(graph: onnx.ModelProto, example: Mapping[str, Array], expected: Mapping
     try:
         onnx.checker.check_model(graph)
     except onnx.checker.ValidationError as error:
-        raise PackageError(f"the converted graph is malformed: {' '.join(str(error).split())[:300]}") from error
+        raise PackageError(f"the converted graph is malformed: {in_one_line(error)}") from error
     session = open_session(graph.SerializeToString(), Runtime())
     try:
         found = session.run(names, dict(example))
     except Exception as error:  # ONNX Runtime raises its own kinds of errors
-        raise PackageError(f"the converted graph cannot run: {' '.join(str(error).split())[:300]}") from error
+        raise PackageError(f"the converted graph cannot run: {in_one_line(error)}") from error
     shares = [0.0]
     for name, array in zip(names, found, strict=True):
         if array.shape != expected[name].shape:

@@ -12,7 +12,7 @@ from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import (
     PREDICTION,
     PROBABILITIES,
@@ -69,8 +69,7 @@ class SklearnModel:
             rows = self._rows(inputs)
             answer = self._model.predict(rows) if self.task == "regression" else self._model.predict_proba(rows)
         except Exception as error:  # a source model raises whatever its steps raise
-            reason = " ".join(str(error).split())
-            raise PackageError(f"model {self._name}: it cannot predict the given rows: {reason[:300]}") from error
+            raise PackageError(f"model {self._name}: it cannot predict the given rows: {in_one_line(error)}") from error
         scores = np.asarray(answer, dtype=np.float32)
         if self.task == "binary-classification":
             return {PROBABILITY: scores[:, 1]}

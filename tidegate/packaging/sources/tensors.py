@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.manifest import Datatype, TensorSpec
 from tidegate.packaging.sources.source import Array
@@ -156,7 +156,7 @@ def _answer(model: str, run: Callable[[dict[str, Array]], Mapping[str, Array]], 
     except PackageError:
         raise
     except Exception as error:  # a framework raises whatever its operators raise
-        raise PackageError(f"model {model}: it cannot predict the given rows: {reason(error)}") from error
+        raise PackageError(f"model {model}: it cannot predict the given rows: {in_one_line(error)}") from error
     rows = len(next(iter(inputs.values())))
     for name, array in found.items():
         if name in inputs:
@@ -168,8 +168,3 @@ def _answer(model: str, run: Callable[[dict[str, Array]], Mapping[str, Array]], 
         if array.dtype not in NUMPY_TYPES.values():
             raise PackageError(f"model {model}: output {name!r} is {array.dtype}, which no signature can say")
     return found
-
-
-def reason(error: BaseException) -> str:
-    """Return what an error of a framework says, in one line of at most 300 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]

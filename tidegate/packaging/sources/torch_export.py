@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.extras import needing
 from tidegate.packaging.format.manifest import Datatype
 from tidegate.packaging.sources.graphs import without_traces
 from tidegate.packaging.sources.source import Array
-from tidegate.packaging.sources.tensors import reason
 
 with needing("pytorch"):
     import torch
@@ -107,7 +106,7 @@ def _cause(error: BaseException) -> str:
     """What the innermost error says: the outer ones speak of the exporter's own stages, at length."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = reason(error)
+    said = in_one_line(error)
     return "; ".join([said, *(way_out for sign, way_out in _WAYS_OUT.items() if sign in said)])
 
 

@@ -4,10 +4,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.extras import needing
 from tidegate.packaging.sources.source import Source
-from tidegate.packaging.sources.tensors import reason
 
 
 def read_program(path: Path) -> Source:
@@ -20,7 +19,7 @@ def read_program(path: Path) -> Source:
         program = torch.export.load(path)
     except Exception as error:  # PyTorch raises whatever its parts raise
         raise PackageError(
-            f"source model {path}: PyTorch cannot load it as an exported program: {reason(error)}; "
+            f"source model {path}: PyTorch cannot load it as an exported program: {in_one_line(error)}; "
             "write it by torch.export.save"
         ) from error
     return TorchProgram(program, str(path))
@@ -43,7 +42,7 @@ def unpickle_module(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # a pickle raises whatever its classes raise
         raise PackageError(
-            f"source model {path}: PyTorch cannot load it: {reason(error)}; the module's class must be importable here, "
+            f"source model {path}: PyTorch cannot load it: {in_one_line(error)}; the module's class must be importable here, "
             "or export it: torch.export.save(torch.export.export(module, example), 'model.pt2')"
         ) from error
 

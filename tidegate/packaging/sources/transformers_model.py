@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tidegate.errors import PackageError
+from tidegate.errors import PackageError, in_one_line
 from tidegate.extras import needing
 from tidegate.packaging.format.manifest import SourceFacts, Task
 from tidegate.packaging.sources.head import with_head
 from tidegate.packaging.sources.source import Source
-from tidegate.packaging.sources.tensors import reason
 from tidegate.packaging.sources.torch_model import TorchModel
 
 _TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")  # whose second axis is the text's
@@ -38,7 +37,7 @@ def read_transformers(path: Path) -> Source:
     except PackageError:
         raise
     except Exception as error:  # the library raises whatever its parts raise
-        raise PackageError(f"source model {path}: transformers cannot load it: {reason(error)}") from error
+        raise PackageError(f"source model {path}: transformers cannot load it: {in_one_line(error)}") from error
 
 
 def wrap_transformer(model: Any, name: str) -> Source:
