@@ -1,8 +1,5 @@
 """`tidegate models sign` and `tidegate models verify`: who made a package, and whether it is still what they made."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +7,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from tidegate.cli.located_package import ModelOrPackage, VersionIfModel, located
 from tidegate.cli.options import DEFAULT_STORE, Store
 from tidegate.cli.output import Json, show
 from tidegate.cli.sign_key import KEY_PASSWORD, key_password
-from tidegate.errors import PackageError, RegistryError
-from tidegate.packaging.format.package import VerifiedPackage, fetch_package, inspect_package
+from tidegate.packaging.format.package import VerifiedPackage, inspect_package
 from tidegate.packaging.format.signing import check_signature, sign_package
 from tidegate.packaging.format.signing_bundle import signer_of
-from tidegate.registry.registry import CHAMPION, ModelRegistry
-from tidegate.storage import open_store
 
 
 def sign(
@@ -37,14 +32,14 @@ def sign(
 
 
 def verify(
-    model: Annotated[str, typer.Argument(help="A registered model; or a package: s3://…, or a path with a '/' in it.")],
-    version: Annotated[str | None, typer.Argument(help="A version's number, or an alias; champion by default.")] = None,
+    model: ModelOrPackage,
+    version: VersionIfModel = None,
     public_key: Annotated[Path | None, typer.Option(help="Public key, PEM, of who must have signed it.")] = None,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
     """Check every file of a version or package against its digest, and with a public key who signed it."""
-    with _located(model, version, store) as (path, facts):
+    with located(model, version, store) as (path, facts):
         found = inspect_package(path)
         if public_key is not None:
             check_signature(found, public_key, where=f"package {model}")
@@ -58,29 +53,6 @@ def verify(
         console.print(f"signature  {_told(result)}", soft_wrap=True)
 
     show(result, as_json=as_json, render=render)
-
-
-@contextmanager
-def _located(model: str, version: str | None, store: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    with tempfile.TemporaryDirectory(prefix="tidegate-verify-") as folder:
-        copy = Path(folder) / "package"
-        if "/" in model or model in (".", ".."):
-            if version is not None:
-                raise PackageError(f"{model}: a package has no versions, so {version!r} means nothing; give one argument")
-            yield fetch_package(model, copy), {"path": model}
-        else:
-            registry = ModelRegistry(open_store(store))
-            number = _resolved(registry, model, version or CHAMPION)
-            yield registry.download(model, number, copy), {"version": number}
-
-
-def _resolved(registry: ModelRegistry, model: str, version: str) -> int:
-    try:
-        return registry.resolve(model, version)
-    except RegistryError as error:
-        if Path(model).is_dir():
-            raise RegistryError(f"{error}; or, if the directory here is meant, say ./{model}") from error
-        raise
 
 
 def _findings(found: VerifiedPackage, *, proven: bool, where: str) -> dict[str, Any]:
