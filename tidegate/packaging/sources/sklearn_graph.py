@@ -24,7 +24,7 @@ from sklearn.preprocessing import MaxAbsScaler, RobustScaler, StandardScaler
 from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
 from tidegate.packaging.running.session import open_session
-from tidegate.packaging.sources import forests, histogram_boosting
+from tidegate.packaging.sources import forests, histogram_boosting, scalers
 from tidegate.packaging.sources.sklearn_parts import known_wrong, knows_missing_text, parts, readable
 from tidegate.packaging.sources.source import Array
 
@@ -144,6 +144,7 @@ def _converted(model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...]
     options |= {id(part): _text_options(part) for part in parts(model) if isinstance(part, CountVectorizer)}
     if reading.divides:
         options |= {id(part): {"div": "div"} for part in parts(model) if isinstance(part, _SCALERS)}
+    exact_scalers = scalers.converters() if reading.divides and reading.floats == "FP32" else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -153,7 +154,7 @@ def _converted(model: Any, name: str, task: Task, inputs: tuple[TensorSpec, ...]
                 initial_types=types,
                 options=options or None,
                 target_opset=_OPSET,
-                custom_conversion_functions=forests.converters() | histogram_boosting.converters(),
+                custom_conversion_functions=forests.converters() | histogram_boosting.converters() | exact_scalers,
             )
     except PackageError as error:
         raise PackageError(f"model {name}: {error}") from None
