@@ -79,7 +79,7 @@ def test_first_release_runs_on_kserve(world, first):
 def test_endpoint_answers_from_features_in_redis(world, week):
     answers = world.ask(world.asked_now())
 
-    assert len(set(answers)) > len(answers) // 2, "the looked-up features make a difference"
+    assert len(set(answers)) > 2, "the looked-up features make a difference"  # a tree of depth 3 answers in eight ways at most
 
 
 def test_drift_is_checked_on_the_log_that_pods_wrote_to_s3(world, week):
