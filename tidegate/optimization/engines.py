@@ -15,10 +15,10 @@ import onnx
 import onnxruntime as ort
 
 from tidegate.errors import OptimizationError
-from tidegate.optimization.graphs.reading import every_node
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder
 from tidegate.packaging.format.manifest import ENGINE_NAME, MODEL_NAME, Engine, Manifest, Runtime
 from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.onnx_graphs import every_node
 from tidegate.packaging.running.gpu import CPU, CUDA, TENSORRT, this_machine
 from tidegate.packaging.running.steady import PROFILE_OPTION
 

@@ -22,6 +22,7 @@ from onnx import helper, numpy_helper
 
 from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.manifest import Datatype, PackedInput, TensorSpec
+from tidegate.packaging.onnx_graphs import every_node, fresh_name, readers, rename_reads, value_names
 
 # Measured on one row: joining k columns outside the graph costs about 1 µs + 0.1 µs k and saves k - 1 inputs of 1 µs each.
 _FEWEST_JOINED = 4
@@ -122,7 +123,7 @@ def _choose(columns: _Columns, taken: set[str]) -> Iterator[PackedInput]:
         if len(single) >= _FEWEST_SINGLE and datatype != "BYTES":
             chosen = [*joined, *single]
         if chosen:
-            yield PackedInput(name=_fresh(f"packed_{datatype.lower()}", taken), datatype=datatype, columns=tuple(chosen))
+            yield PackedInput(name=fresh_name(f"packed_{datatype.lower()}", taken), datatype=datatype, columns=tuple(chosen))
 
 
 class _Rewriting:
@@ -186,13 +187,13 @@ class _Rewriting:
 
     def _take_out_single_columns(self) -> None:
         """Give whatever still reads a packed column that column again, under another name."""
-        read = set(_names_read(self._graph))
+        read = readers(self._graph)
         renamed = {
             column: self._selected(part, [at], name=f"{column} of {part}")
             for column, (part, at) in self._place.items()
             if column in read
         }
-        _rename_reads(self._graph, renamed)
+        rename_reads(self._graph, renamed)
 
     def _replace_inputs(self) -> None:
         values = {value.name: value for value in self._graph.input}
@@ -203,7 +204,7 @@ class _Rewriting:
 
     def _drop_unread(self) -> None:
         """Drop casts of single columns that nothing reads any more."""
-        read = Counter([*_names_read(self._graph), *(output.name for output in self._graph.output)])
+        read = Counter(readers(self._graph))
         for node in reversed(list(self._graph.node)):
             followed = node.op_type in ("Cast", "Identity") and node.output[0] in self._reads
             if followed and not read[node.output[0]]:
@@ -211,12 +212,12 @@ class _Rewriting:
                 self._graph.node.remove(node)
 
     def _selected(self, matrix: str, columns: Sequence[int], name: str | None = None) -> str:
-        indices = _fresh(f"columns of {matrix}", self._taken)
+        indices = fresh_name(f"columns of {matrix}", self._taken)
         self._graph.initializer.append(numpy_helper.from_array(np.array(columns, np.int64), indices))
         return self._add("Gather", [matrix, indices], name or f"some of {matrix}", axis=1)
 
     def _add(self, operator: str, inputs: Sequence[str], name: str, **attributes: int) -> str:
-        output = _fresh(name, self._taken)
+        output = fresh_name(name, self._taken)
         self._first.append(helper.make_node(operator, inputs, [output], output, **attributes))
         return output
 
@@ -240,44 +241,4 @@ def _name_of(kind: int) -> str:
 
 
 def _taken_names(model: onnx.ModelProto, inputs: Iterable[TensorSpec]) -> set[str]:
-    names = {spec.name for spec in inputs}
-    for graph in _graphs(model.graph):
-        names.update(value.name for value in (*graph.input, *graph.output, *graph.initializer))
-        for node in graph.node:
-            names.update((node.name, *node.input, *node.output))
-    return names
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    """Return a name that nothing has, and take it."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and all that its nodes hold, such as the branches of an If."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
-
-
-def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
-    for inner in _graphs(graph):
-        for node in inner.node:
-            yield from node.input
-        if inner is not graph:
-            yield from (output.name for output in inner.output)
-
-
-def _rename_reads(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    for inner in _graphs(graph):
-        for node in inner.node:
-            for position, name in enumerate(node.input):
-                node.input[position] = names.get(name, name)
-        if inner is not graph:
-            for output in inner.output:
-                output.name = names.get(output.name, output.name)
+    return {spec.name for spec in inputs} | value_names(model.graph) | {node.name for node in every_node(model.graph)}

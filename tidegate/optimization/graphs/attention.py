@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from tidegate.optimization.graphs.reading import drop_unread_nodes, drop_unread_weights, fresh_name, value_names
+from tidegate.packaging.onnx_graphs import drop_unread_nodes, drop_unread_weights, fresh_name, value_names
 
 _DOMAIN = "com.microsoft"
 _HEADS_FIRST = [0, 2, 1, 3]  # [rows, tokens, heads, width] to [rows, heads, tokens, width], and back

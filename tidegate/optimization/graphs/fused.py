@@ -8,8 +8,9 @@ import msgspec
 import onnx
 import onnxruntime as ort
 
-from tidegate.optimization.graphs.reading import CONVOLUTIONS, every_node
+from tidegate.optimization.graphs.reading import CONVOLUTIONS
 from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
+from tidegate.packaging.onnx_graphs import every_node
 
 Level = Literal["basic", "extended"]
 

@@ -12,16 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tidegate.optimization.graphs.reading import (
-    DENSE_OPERATORS,
-    captured_values,
-    drop_unread_weights,
-    fresh_name,
-    opset,
-    readers,
-    subgraphs,
-    value_names,
-)
+from tidegate.optimization.graphs.reading import DENSE_OPERATORS, opset
+from tidegate.packaging.onnx_graphs import captured_values, drop_unread_weights, fresh_name, readers, subgraphs, value_names
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)  # 6e-8

@@ -8,14 +8,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from tidegate.optimization.graphs.reading import (
-    MATRIX_OPERATORS,
-    drop_unread_weights,
-    float_weights,
-    fresh_name,
-    readers,
-    value_names,
-)
+from tidegate.optimization.graphs.reading import MATRIX_OPERATORS, float_weights
+from tidegate.packaging.onnx_graphs import drop_unread_weights, fresh_name, readers, value_names
 
 Floats = NDArray[np.float32]
 

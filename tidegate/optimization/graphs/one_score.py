@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from tidegate.optimization.graphs.reading import drop_unread_weights, fresh_name, readers, value_names
+from tidegate.packaging.onnx_graphs import drop_unread_weights, fresh_name, readers, value_names
 
 _CLASSIFIER, _REGRESSOR = "TreeEnsembleClassifier", "TreeEnsembleRegressor"
 _IDLE = frozenset({"Cast", "Identity"})

@@ -1,12 +1,14 @@
-"""Reads ONNX graphs: nodes in subgraphs too, what reads a value, which layers are dense, and what a graph has instead."""
+"""Reads what a graph is made of: which layers are dense, their weights, what there is instead, and what could run at once."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+
+from tidegate.packaging.onnx_graphs import every_node, fresh_name
 
 # Layers that multiply by a matrix, which is where a dense model spends its time.
 MATRIX_OPERATORS = frozenset({"MatMul", "Gemm"})
@@ -16,39 +18,6 @@ DENSE_OPERATORS = MATRIX_OPERATORS | CONVOLUTIONS | RECURRENT
 _WELL_KNOWN = ("MatMul", "Gemm", "Conv")
 
 Weights = dict[str, NDArray[np.float32]]
-
-
-def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield every node of a graph and of the subgraphs of its loops and branches."""
-    for node in graph.node:
-        yield node
-        for subgraph in subgraphs(node):
-            yield from every_node(subgraph)
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node holds: the branches of an If, the body of a Loop or Scan."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
-def captured_values(node: onnx.NodeProto) -> set[str]:
-    """Return the names that a node's subgraphs read, their own among them: any may be a value of the graph around."""
-    return {name for graph in subgraphs(node) for inner in every_node(graph) for name in inner.input} | {
-        output.name for graph in subgraphs(node) for output in graph.output
-    }
-
-
-def readers(graph: onnx.GraphProto) -> Mapping[str, int]:
-    """Return how often each value is read: by nodes, by subgraphs, and as an output of the graph."""
-    counted: Counter[str] = Counter(output.name for output in graph.output)
-    for node in graph.node:
-        counted.update(node.input)
-        counted.update(captured_values(node))
-    return counted
 
 
 def float_weights(graph: onnx.GraphProto) -> Weights:
@@ -69,39 +38,6 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
             node.name = fresh_name(f"{node.name or node.op_type}_{number}", taken)
         seen.add(node.name)
     return copy
-
-
-def fresh_name(wanted: str, taken: set[str]) -> str:
-    """Return `wanted`, with underscores appended until it is not `taken`, and take it."""
-    while wanted in taken:
-        wanted += "_"
-    taken.add(wanted)
-    return wanted
-
-
-def value_names(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of all values of a graph and its subgraphs."""
-    names = {value.name for value in (*graph.input, *graph.initializer)}
-    return names.union(*((*node.input, *node.output) for node in every_node(graph)))
-
-
-def drop_unread_nodes(graph: onnx.GraphProto) -> None:
-    """Remove the nodes that no output of the graph depends on, in place; ONNX Runtime's optimizations leave them."""
-    read, kept = {output.name for output in graph.output}, []
-    for node in reversed(graph.node):
-        if read.intersection(node.output):
-            read.update(node.input, captured_values(node))
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-
-
-def drop_unread_weights(graph: onnx.GraphProto) -> None:
-    """Remove the initializers that nothing reads any more, in place, but not those that the caller may give instead."""
-    read, fed = readers(graph), {value.name for value in graph.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read or tensor.name in fed]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
 
 
 def why_without(model: onnx.ModelProto, operators: Iterable[str], purpose: str) -> str | None:

@@ -8,9 +8,9 @@ import onnx
 
 from tidegate.optimization.graphs.attention import with_fused_attention
 from tidegate.optimization.graphs.fused import optimized, runtime_of_optimized
-from tidegate.optimization.graphs.reading import every_node
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, Target, VariantBuilder
 from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.onnx_graphs import every_node
 
 
 @dataclass(frozen=True, slots=True)

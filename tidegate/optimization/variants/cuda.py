@@ -11,10 +11,10 @@ from typing import ClassVar, Self
 import msgspec
 import onnx
 
-from tidegate.optimization.graphs.reading import every_node
 from tidegate.optimization.variants.builder import BuiltGraph, Target, VariantBuilder
 from tidegate.optimization.variants.fp16 import Fp16
 from tidegate.packaging.format.manifest import MODEL_NAME, Precision, Runtime
+from tidegate.packaging.onnx_graphs import every_node
 from tidegate.packaging.running.gpu import CPU, CUDA, this_machine
 from tidegate.packaging.running.steady import GRAPH_BATCHES
 

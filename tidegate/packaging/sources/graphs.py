@@ -1,12 +1,13 @@
 """What several sources do to the ONNX graph that an exporter gave them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import compose, helper, numpy_helper
 
 from tidegate.errors import PackageError, in_one_line
+from tidegate.packaging.onnx_graphs import drop_unread, every_graph
 
 _MOST_BYTES = 2**31 - 1  # a protobuf message can be no larger
 _INNER = "inner/"
@@ -41,7 +42,7 @@ def with_boundary(
         graph.output.append(helper.make_value_info(new, types[old]))
     if columns:
         graph.initializer.append(numpy_helper.from_array(np.asarray([-1], dtype=np.int64), _VECTOR))
-    _drop_unused(graph)
+    drop_unread(graph)
     return inner
 
 
@@ -49,7 +50,7 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph without what an exporter noted in it: source lines and paths of the machine it ran on."""
     del model.metadata_props[:]
     model.doc_string = ""
-    for graph in _graphs(model.graph):
+    for graph in every_graph(model.graph):
         graph.doc_string = ""
         del graph.metadata_props[:]
         for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
@@ -76,32 +77,3 @@ def check_size(name: str, weight_bytes: int) -> None:
             f"model {name}: its weights are {weight_bytes / 2**30:.1f} GiB; a package's graph holds at most 2 GiB, "
             "so prune it or store it in half precision"
         )
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop nodes and weights that no output needs; a graph's nodes stand in the order they are run."""
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(node.input, *(part.input for inner in _inner_graphs(node) for part in inner.node))
-            needed.update(value.name for inner in _inner_graphs(node) for value in inner.output)
-    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(weights)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        yield from _inner_graphs(node)
-
-
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs in a node: the branches of an If, the body of a Loop, and those in them."""
-    for attribute in node.attribute:
-        own = [attribute.g] if attribute.HasField("g") else []
-        for inner in (*own, *attribute.graphs):
-            yield from _graphs(inner)

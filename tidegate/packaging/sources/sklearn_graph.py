@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from sklearn.preprocessing import MaxAbsScaler, RobustScaler, StandardScaler
 
 from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import SCORE_OUTPUTS, Datatype, Runtime, Task, TensorSpec
+from tidegate.packaging.onnx_graphs import drop_unread, rename_reads
 from tidegate.packaging.running.session import open_session
 from tidegate.packaging.sources import forests, histogram_boosting, scalers
 from tidegate.packaging.sources.sklearn_parts import known_wrong, knows_missing_text, parts, readable
@@ -239,12 +240,12 @@ def _with_exact_inputs(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -
     """Make every input of the signature a graph input of its own name and datatype, cast to what the graph reads."""
     graph = model.graph
     if len(graph.input) == len(inputs):  # skl2onnx gives names with spaces and the like others, in the same order
-        _rename_reads(graph.node, {value.name: spec.name for value, spec in zip(graph.input, inputs, strict=True)})
+        rename_reads(graph, {value.name: spec.name for value, spec in zip(graph.input, inputs, strict=True)})
         for value, spec in zip(graph.input, inputs, strict=True):
             value.name = spec.name
     read_as = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     casts = [spec for spec in inputs if read_as.get(spec.name, _ONNX_TYPES[spec.datatype]) != _ONNX_TYPES[spec.datatype]]
-    _rename_reads(graph.node, {spec.name: f"{spec.name} cast" for spec in casts})
+    rename_reads(graph, {spec.name: f"{spec.name} cast" for spec in casts})
     for spec in reversed(casts):
         cast = helper.make_node("Cast", [spec.name], [f"{spec.name} cast"], f"cast {spec.name}", to=read_as[spec.name])
         graph.node.insert(0, cast)
@@ -294,41 +295,12 @@ def _with_standard_output(model: onnx.ModelProto, task: Task, targets: int | Non
     _rename_values(graph, {output: f"{output} inside", "scores": output})
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, *([targets] if targets else [])]))
-    _drop_unused(graph)
+    drop_unread(graph)
     return model
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(_reads(node))
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from _reads(inner)
-
-
-def _rename_reads(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
-    for node in nodes:
-        for position, name in enumerate(node.input):
-            node.input[position] = names.get(name, name)
-        for attribute in node.attribute:
-            _rename_reads(attribute.g.node, names)
-
-
 def _rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    _rename_reads(graph.node, names)
+    rename_reads(graph, names)
     for node in graph.node:
         for position, name in enumerate(node.output):
             node.output[position] = names.get(name, name)
