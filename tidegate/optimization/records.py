@@ -14,6 +14,16 @@ PACKAGE_FOLDER = "package"
 Objective = Literal["latency", "throughput", "cost", "size"]
 
 
+def candidate_of(name: str) -> str:
+    """Return the candidate that "candidate/variant" is of."""
+    return name.partition("/")[0]
+
+
+def variant_of(name: str) -> str:
+    """Return the variant that "candidate/variant" is, of whichever candidate."""
+    return name.partition("/")[2]
+
+
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tidegate.optimization.isolation.nursery import describe_error
 from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
-from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, write_record
+from tidegate.optimization.records import OUTCOME_NAME, PACKAGE_FOLDER, BuildOutcome, variant_of, write_record
 from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, VariantBuilder
 from tidegate.packaging.format.bill import installed_tools
@@ -27,7 +28,13 @@ BUILDER = "tidegate.optimization.search.build:Builder"
 
 
 def build_variant_of(
-    package: Path, name: str, out: Path, *, limits: Limits | None = None, workers: Workers | None = None
+    package: Path,
+    name: str,
+    out: Path,
+    *,
+    refused: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    workers: Workers | None = None,
 ) -> BuildOutcome:
     """Build the variant `name` ("candidate/variant") of the baseline package at `package`.
 
@@ -38,6 +45,7 @@ def build_variant_of(
         package: The baseline package, verified.
         name: "candidate/variant".
         out: Directory for the outcome.
+        refused: What `reasons_against` says of the package's variants, if it was asked already.
         limits: Of the building process; those of this machine by default.
         workers: Start the process; new ones by default.
 
@@ -45,7 +53,8 @@ def build_variant_of(
         PackageError: There is no package.
         OptimizationError: There is no such variant, or no process could be started.
     """
-    reason = why_not(package, name)
+    variant = variant_of(name)
+    reason = (reasons_against(package, [variant]) if refused is None else refused).get(variant)
     if reason is not None:
         return keep_outcome(out, BuildOutcome(name=name, status="not-applicable", reason=reason))
     with Workers() if workers is None else nullcontext(workers) as nursery:
@@ -58,9 +67,11 @@ def build_variant_of(
     return keep_outcome(out, outcome)
 
 
-def why_not(package: Path, name: str) -> str | None:
-    """Return why the variant does not apply to the package here, or None if it does; quick, and in this process."""
-    return variant_builder(name.rpartition("/")[2]).applies(onnx.load(package / MODEL_NAME))
+def reasons_against(package: Path, variants: Iterable[str]) -> dict[str, str]:
+    """Return why each of the variants does not apply to the package here, but for those that do; in this process."""
+    graph = onnx.load(package / MODEL_NAME)
+    reasons = {variant: variant_builder(variant).applies(graph) for variant in variants}
+    return {variant: reason for variant, reason in reasons.items() if reason is not None}
 
 
 def keep_outcome(out: Path, outcome: BuildOutcome) -> BuildOutcome:
@@ -91,7 +102,7 @@ class Builder:
         started = time.perf_counter()
         shutil.rmtree(self._to.parent, ignore_errors=True)
         self._to.parent.mkdir(parents=True)
-        builder = variant_builder(self._name.rpartition("/")[2])
+        builder = variant_builder(variant_of(self._name))
         try:
             note = _write_variant(builder, self._name, read_manifest(self._package), self._package, self._to)
         except NotApplicable as refusal:
@@ -104,7 +115,7 @@ class Builder:
 def _write_variant(builder: VariantBuilder, name: str, baseline: Manifest, package: Path, to: Path) -> str:
     built = builder.build(package, baseline.runtime)
     variant = Variant(
-        name=name.rpartition("/")[2],
+        name=variant_of(name),
         candidate=baseline.variant.candidate,
         precision=builder.precision,
         parameters={**builder.parameters, **built.parameters},

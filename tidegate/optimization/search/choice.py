@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidegate.optimization.benchmark.timings import Floats, median_interval
-from tidegate.optimization.records import Objective
+from tidegate.optimization.records import Objective, variant_of
 from tidegate.optimization.variants import simplicity
 
 # A smaller advantage is a tie even if it is no noise: it is not worth the more involved variant.
@@ -74,7 +74,7 @@ def _compare(contender: Contender, leader: Contender) -> _Comparison:
 
 def _simplest_then_best(contender: Contender) -> tuple[int, float, float, str]:
     quality = -(contender.quality or 0.0)
-    return simplicity(contender.name.rpartition("/")[2]), quality, float(np.median(contender.by_round)), contender.name
+    return simplicity(variant_of(contender.name)), quality, float(np.median(contender.by_round)), contender.name
 
 
 def _why_won(winner: Contender, leader: Contender, tied: int, contenders: int, objective: Objective) -> str:

@@ -11,7 +11,7 @@ from tidegate.optimization.benchmark.conductor import SUBJECT
 from tidegate.optimization.benchmark.subject import Opening
 from tidegate.optimization.gates.parity import held_to, judge_parity, measure_parity
 from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
-from tidegate.optimization.records import OutputParity
+from tidegate.optimization.records import OutputParity, candidate_of
 from tidegate.packaging.format.golden import read_golden
 from tidegate.packaging.format.manifest import BASELINE, GOLDEN_NAME, SCORE_OUTPUTS, Manifest, Verdict
 from tidegate.packaging.format.package import read_manifest
@@ -37,7 +37,7 @@ class Trial:
     @property
     def baseline_name(self) -> str:
         """The name of the candidate's baseline."""
-        return f"{self.name.partition('/')[0]}/{BASELINE}"
+        return f"{candidate_of(self.name)}/{BASELINE}"
 
     @property
     def is_baseline(self) -> bool:

@@ -11,7 +11,7 @@ On one machine, from a package: `optimize`.
 """
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from tidegate.errors import DataError, OptimizationError
 from tidegate.optimization import variants
 from tidegate.optimization.isolation.workers import Limits, Workers
-from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, Selection
-from tidegate.optimization.search.build import build_variant_of, read_outcome, why_not
+from tidegate.optimization.records import PACKAGE_FOLDER, BuildOutcome, Selection, candidate_of, variant_of
+from tidegate.optimization.search.build import build_variant_of, read_outcome, reasons_against
 from tidegate.optimization.search.judgement import Trial
 from tidegate.optimization.search.progress import Progress, Silent
 from tidegate.optimization.search.question import Question
@@ -44,13 +44,16 @@ def variants_to_build(project: Project, packages: Path) -> list[str]:
     Raises:
         OptimizationError: `gates.variants` names an unknown variant, or there is no package.
     """
-    names = [f"{candidate}/{variant}" for candidate in _baselines(packages) for variant in _wanted(project)]
-    return [name for name in names if _is_elsewhere(name) or why_not(_baseline_of(packages, name), name) is None] or names[:1]
+    wanted, names = _wanted(project), []
+    for candidate, package in _baselines(packages).items():
+        refused = reasons_against(package, [variant for variant in wanted if not _is_elsewhere(variant)])
+        names += [f"{candidate}/{variant}" for variant in wanted if variant not in refused]
+    return names or [f"{next(iter(_baselines(packages)))}/{wanted[0]}"]
 
 
 def build_variant(packages: Path, name: str, out: Path) -> BuildOutcome:
     """Build the variant `name` ("candidate/variant") of `packages/<candidate>`; see `build_variant_of`."""
-    return build_variant_of(_baseline_of(packages, name), name, out)
+    return build_variant_of(packages / candidate_of(name), name, out)
 
 
 def select_variant(
@@ -83,12 +86,14 @@ def select_variant(
     )
     outcomes = {outcome.name: (outcome, folder) for folder in built for outcome in [read_outcome(folder)]}
     found: list[tuple[BuildOutcome, Path]] = []
-    for candidate in _baselines(packages):
-        for name in (f"{candidate}/{variant}" for variant in _wanted(project)):
-            reason = None if name in outcomes else why_not(_baseline_of(packages, name), name) or "it was not built"
-            refused = BuildOutcome(name=name, status="not-applicable", reason=reason or "")
-            found.append(outcomes.get(name, (refused, Path())))
-    return select(question, list(_baselines(packages).values()), found, out)
+    baselines = _baselines(packages)
+    for candidate, package in baselines.items():
+        names = [f"{candidate}/{variant}" for variant in _wanted(project)]
+        refused = reasons_against(package, [variant_of(name) for name in names if name not in outcomes])
+        for name in names:
+            reason = refused.get(variant_of(name), "it was not built")
+            found.append(outcomes.get(name) or (BuildOutcome(name=name, status="not-applicable", reason=reason), Path()))
+    return select(question, list(baselines.values()), found, out)
 
 
 def select(question: Question, baselines: Sequence[Path], built: Iterable[tuple[BuildOutcome, Path]], out: Path) -> Selection:
@@ -117,8 +122,9 @@ def optimize(baseline: Path, names: Sequence[str], question: Question, out: Path
     with state.in_use(), Workers() as workers:
         built = []
         progress.stage("Building", len(names))
+        refused = reasons_against(baseline, map(variant_of, names))
         for name in names:
-            built.append(_build(baseline, name, question, state, workers))
+            built.append(_build(baseline, name, refused, question, state, workers))
             progress.step(name)
         return _select(question, [baseline], built, out, workers, state, progress)
 
@@ -138,19 +144,21 @@ def _select(
         candidate = verify_package(baseline).variant.candidate
         trials.append(Trial.of_baseline(candidate, baseline))
         for outcome, folder in outcomes:
-            if outcome.name.partition("/")[0] == candidate:
+            if candidate_of(outcome.name) == candidate:
                 trials.append(_trial(outcome, folder, baseline))
     selection, winner = run_trial(question, trials, workers=workers, state=state, progress=progress)
     write_selection(selection, winner, out)
     return selection
 
 
-def _build(baseline: Path, name: str, question: Question, state: SearchState, workers: Workers) -> tuple[BuildOutcome, Path]:
-    parameters = variants.variant_builder(name.rpartition("/")[2]).parameters
+def _build(
+    baseline: Path, name: str, refused: Mapping[str, str], question: Question, state: SearchState, workers: Workers
+) -> tuple[BuildOutcome, Path]:
+    parameters = variants.variant_builder(variant_of(name)).parameters
     key = key_of(package_digest(baseline), name, parameters, question.limits.seconds)
     folder, outcome = state.build_folder(name, key), state.outcome(name, key)
     if outcome is None:
-        outcome = build_variant_of(baseline, name, folder, limits=question.limits, workers=workers)
+        outcome = build_variant_of(baseline, name, folder, refused=refused, limits=question.limits, workers=workers)
     return outcome, folder
 
 
@@ -170,8 +178,8 @@ def _wanted(project: Project) -> Sequence[str]:
     return wanted
 
 
-def _is_elsewhere(name: str) -> bool:
-    return "cpu" not in variants.variant_builder(name.rpartition("/")[2]).targets
+def _is_elsewhere(variant: str) -> bool:
+    return "cpu" not in variants.variant_builder(variant).targets
 
 
 def _baselines(packages: Path) -> dict[str, Path]:
@@ -179,10 +187,6 @@ def _baselines(packages: Path) -> dict[str, Path]:
     if not found:
         raise OptimizationError(f"{packages}: holds no model package <candidate>/{MANIFEST_NAME}; package first")
     return found
-
-
-def _baseline_of(packages: Path, name: str) -> Path:
-    return packages / name.partition("/")[0]
 
 
 def _holdout(training_set: Path) -> pa.Table:
