@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tidegate.errors import MonitoringError
 from tidegate.monitoring.concept import measure_concept_drift
@@ -24,6 +23,7 @@ from tidegate.monitoring.records import ColumnDrift, ConceptDrift, DriftCheck, c
 from tidegate.monitoring.windows import describe_log, read_window
 from tidegate.packaging.format.manifest import PROBABILITY, REFERENCE_NAME, Manifest
 from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.format.reference import read_reference
 from tidegate.project import MonitoringSection, Project
 from tidegate.serving.log_schema import input_column, is_logged
 from tidegate.storage import ObjectStore
@@ -166,7 +166,7 @@ def _reference(registry: "ModelRegistry", name: str, version: int) -> tuple[Mani
             raise MonitoringError(
                 f"version {version} of {name} has task {manifest.task}; drift checks watch binary classifications only"
             )
-        reference = pq.read_table(package / REFERENCE_NAME)
+        reference = read_reference(package)
         if reference.num_rows == 0:
             raise MonitoringError(f"version {version} of {name}: its {REFERENCE_NAME} holds no rows to compare with")
         return manifest, reference

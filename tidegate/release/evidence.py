@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow.parquet as pq
 
 from tidegate.errors import PackageError, RegistryError
-from tidegate.packaging.format.manifest import LABEL, PROBABILITY, REFERENCE_NAME
+from tidegate.packaging.format.manifest import LABEL, PROBABILITY
 from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.format.reference import read_reference
 from tidegate.packaging.labels import Labels
 from tidegate.project import Project
 from tidegate.release.model import open_registry
@@ -124,5 +124,5 @@ def _holdout(package: Path) -> tuple[np.ndarray, np.ndarray]:
     task = read_manifest(package).task
     if task != "binary-classification":
         raise PackageError(f"package {package}: it has task {task}; the release pipeline is for binary classifications")
-    reference = pq.read_table(package / REFERENCE_NAME, columns=[LABEL, PROBABILITY])
+    reference = read_reference(package, [LABEL, PROBABILITY])
     return reference[LABEL].to_numpy().astype(int), reference[PROBABILITY].to_numpy()

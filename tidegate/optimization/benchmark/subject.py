@@ -16,6 +16,7 @@ from tidegate.optimization.benchmark.timings import Floats, Load, Turn
 from tidegate.optimization.gates.parity import Replay, replay_golden
 from tidegate.optimization.isolation.memory import forget_peak, peak_bytes, resident_bytes
 from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.inputs import input_arrays
 from tidegate.packaging.running.inference import PackageModel
 from tidegate.packaging.running.session import Array
@@ -51,8 +52,6 @@ class Subject:
 
     def open(self, batch: int) -> Opening:
         """Load the package, answer one row and then `batch` rows; raises PackageError as `PackageModel` does."""
-        from tidegate.packaging.format.package import read_manifest
-
         specs = read_manifest(self._package).signature.inputs
         rows = input_arrays(sample_rows(self._rows(), batch, self._seed), specs)
         before = resident_bytes()

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tidegate.errors import OptimizationError
 from tidegate.packaging.format.golden import read_golden
-from tidegate.packaging.format.manifest import GOLDEN_NAME, REFERENCE_NAME
+from tidegate.packaging.format.manifest import GOLDEN_NAME
 from tidegate.packaging.format.package import read_manifest
+from tidegate.packaging.format.reference import read_reference
 from tidegate.packaging.inputs import input_arrays
 from tidegate.packaging.running.packing import pack
 
@@ -37,7 +37,7 @@ def calibration_batches(package: Path, *, rows: int) -> list[dict[str, Array]]:
     sources = [golden.inputs]
     missing = rows - golden.rows
     if missing > 0:
-        reference = pq.read_table(package / REFERENCE_NAME)
+        reference = read_reference(package)
         spread = np.unique(np.linspace(0, reference.num_rows - 1, num=min(missing, reference.num_rows)).astype(np.int64))
         sources.append(input_arrays(reference.take(spread), manifest.signature.inputs))
     return [pack(batch, manifest.packing) for source in sources for batch in _in_batches(source, rows)]

@@ -11,13 +11,9 @@ import onnxruntime as ort
 from tidegate.optimization.graphs.reading import CONVOLUTIONS
 from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
 from tidegate.packaging.onnx_graphs import every_node
+from tidegate.packaging.running.session import OPTIMIZATION_LEVELS
 
 Level = Literal["basic", "extended"]
-
-_LEVELS = {
-    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-}
 
 
 def optimized(model: Path | bytes, runtime: Runtime, level: Level) -> bytes:
@@ -30,7 +26,7 @@ def optimized(model: Path | bytes, runtime: Runtime, level: Level) -> bytes:
         saved = Path(folder) / MODEL_NAME
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.graph_optimization_level = _LEVELS[level]
+        options.graph_optimization_level = OPTIMIZATION_LEVELS[level]
         options.optimized_model_filepath = str(saved)
         options.intra_op_num_threads = 1
         ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=list(runtime.providers))

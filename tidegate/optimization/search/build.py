@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 import onnx
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tidegate.optimization.isolation.nursery import describe_error
 from tidegate.optimization.isolation.workers import Limits, WorkerLost, Workers
@@ -18,8 +17,9 @@ from tidegate.optimization.variants import variant_builder
 from tidegate.optimization.variants.builder import BuiltGraph, NotApplicable, VariantBuilder
 from tidegate.packaging.format.bill import installed_tools
 from tidegate.packaging.format.golden import Golden, read_golden
-from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, REFERENCE_NAME, Manifest, Variant
+from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, Manifest, Variant
 from tidegate.packaging.format.package import read_manifest, write_package
+from tidegate.packaging.format.reference import read_reference
 from tidegate.packaging.inputs import input_arrays, tensor_column
 from tidegate.packaging.running.inference import run_in_chunks
 from tidegate.packaging.running.session import GraphSession
@@ -130,7 +130,7 @@ def _write_variant(builder: VariantBuilder, name: str, baseline: Manifest, packa
 def _own_answers(built: BuiltGraph, baseline: Manifest, package: Path) -> tuple[Golden, pa.Table]:
     graph = GraphSession.of_graph(built.graph, built.runtime, baseline)
     golden = read_golden(package / GOLDEN_NAME)
-    reference = pq.ParquetFile(package / REFERENCE_NAME).read()  # `read_table` would import pandas first
+    reference = read_reference(package)
     for name, array in run_in_chunks(graph, input_arrays(reference, baseline.signature.inputs)).items():
         reference = reference.set_column(reference.column_names.index(name), name, tensor_column(array))
     return Golden(golden.inputs, run_in_chunks(graph, golden.inputs)), reference

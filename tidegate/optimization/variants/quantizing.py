@@ -30,19 +30,22 @@ def quantize_what_holds(
         NotApplicable: Not one layer can be quantized.
     """
     layers = [node.name for node in model.graph.node if node.op_type in operators]
+    accepted = b""  # what is accepted later has all that was accepted before
 
-    def without_others(quantized: Sequence[str]) -> bytes:
-        return quantize([layer for layer in layers if layer not in set(quantized)])
+    def answers_hold(chosen: Sequence[str]) -> bool:
+        nonlocal accepted
+        quantized = quantize([layer for layer in layers if layer not in set(chosen)])
+        holds = sample.agrees_with(quantized)
+        accepted = quantized if holds else accepted
+        return holds
 
-    search: Bisection = largest_accepted(
-        layers, lambda chosen: sample.agrees_with(without_others(chosen)), max_trials=max_trials
-    )
+    search: Bisection = largest_accepted(layers, answers_hold, max_trials=max_trials)
     if not search.accepted:
         raise NotApplicable("no layer can be in 8 bits without changing the answers too much")
     kept = named_briefly(search.rejected)
     note = f"{len(search.accepted)} of {len(layers)} layers in 8 bits"
     return BuiltGraph(
-        without_others(search.accepted),
+        accepted,
         sample.runtime,
         parameters={"single_precision": kept} if kept else {},
         note=f"{note}; in single precision, found in {search.trials} trials: {kept}" if kept else note,

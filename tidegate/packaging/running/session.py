@@ -19,7 +19,7 @@ from tidegate.packaging.running.packing import Packer
 Array = NDArray[Any]
 Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
 
-_LEVELS = {
+OPTIMIZATION_LEVELS = {
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -94,7 +94,7 @@ def _options(runtime: Runtime, *, spinning: bool) -> ort.SessionOptions:
     options.intra_op_num_threads = runtime.intra_op_threads
     options.inter_op_num_threads = runtime.inter_op_threads
     options.execution_mode = _MODES[runtime.execution]
-    options.graph_optimization_level = _LEVELS[runtime.graph_optimization]
+    options.graph_optimization_level = OPTIMIZATION_LEVELS[runtime.graph_optimization]
     options.log_severity_level = 4
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
