@@ -38,7 +38,7 @@ from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.graph_packing import unpack_graph
 from tidegate.packaging.packager import Examples, PackageSettings, package_model
 from tidegate.packaging.sources.opening import wrap_model
-from tidegate.serving.engine import Engine
+from tidegate.serving.model.engine import Engine
 
 HERE = Path(__file__).parent
 INPUTS = tuple(f"x{index}" for index in range(12))

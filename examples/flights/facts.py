@@ -26,7 +26,7 @@ from tidegate.release.record import ReleaseLedger, ReleaseRecord
 from tidegate.release.retraining import read_decisions
 from tidegate.reporting import story as told
 from tidegate.rollout.record import RolloutJournal, RolloutRecord
-from tidegate.serving.log_schema import input_column
+from tidegate.serving.inference_log.schema import input_column
 from tidegate.storage import ObjectStore, open_store
 
 _PERIOD = timedelta(days=7)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.serving.inference_log import LogLimits
+from tidegate.serving.inference_log.log import LogLimits
 from tidegate.serving.server import serve
 from tidegate.serving.settings import ServeSettings
 

@@ -25,7 +25,7 @@ from tidegate.packaging.format.manifest import PROBABILITY, REFERENCE_NAME, Mani
 from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.format.reference import read_reference
 from tidegate.project import MonitoringSection, Project
-from tidegate.serving.log_schema import input_column, is_logged
+from tidegate.serving.inference_log.schema import input_column, is_logged
 from tidegate.storage import ObjectStore
 
 if TYPE_CHECKING:

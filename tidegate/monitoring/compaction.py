@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tidegate.monitoring.files import duckdb_session, local_files
 from tidegate.monitoring.windows import LAST_LOGGED, LOG_FILES, log_partitions, retried_while_compacted
-from tidegate.serving.log_schema import log_prefix
+from tidegate.serving.inference_log.schema import log_prefix
 from tidegate.storage import ObjectStore
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tidegate.errors import MonitoringError, ObjectNotFound
 from tidegate.monitoring.files import duckdb_session, local_files
-from tidegate.serving.log_schema import FIXED_COLUMNS, log_prefix
+from tidegate.serving.inference_log.schema import FIXED_COLUMNS, log_prefix
 from tidegate.storage import ObjectStore
 
 PARTITION = re.compile(r"/version=(?P<version>[^/]+)/(?P<unit>hour|day)=(?P<start>\d{4}-\d\d-\d\d(?:T\d\d)?)/[^/]+\.parquet$")
@@ -39,7 +39,7 @@ def read_window(
         answered: Only rows answered with status 200.
 
     Returns:
-        The log's columns as `tidegate.serving.log_schema` names them; no rows if the window is empty.
+        The log's columns as `tidegate.serving.inference_log.schema` names them; no rows if the window is empty.
 
     Raises:
         MonitoringError: A file of the log is malformed.

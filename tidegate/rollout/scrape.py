@@ -14,7 +14,7 @@ from tidegate.deployment.local.envoy_config import stat_name
 from tidegate.deployment.local.target import LocalTarget
 from tidegate.errors import DeploymentError, RolloutError
 from tidegate.rollout.metrics_source import LatencyHistogram, RevisionCounters
-from tidegate.serving.metrics import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
 
 _TIMEOUT = 2.0
 _BUCKETS = len(LATENCY_BOUNDS) + 1

@@ -16,8 +16,8 @@ from tidegate.errors import ServingError, TidegateError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.format.package import fetch_package, read_manifest
 from tidegate.serving.events import emit
-from tidegate.serving.metrics import MetricsLayout, MetricsMemory, WorkerMetrics
-from tidegate.serving.model import Identity
+from tidegate.serving.metrics.cells import MetricsLayout, MetricsMemory, WorkerMetrics
+from tidegate.serving.model.served import Identity
 from tidegate.serving.settings import ServeSettings
 
 _PR_SET_PDEATHSIG = 1

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tidegate.serving.inference_log import LogLimits
+from tidegate.serving.inference_log.log import LogLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from granian.server.embed import Server
 from tidegate.clock import open_clock
 from tidegate.errors import ServingError
 from tidegate.packaging.format.manifest import Manifest
-from tidegate.serving.engine import Engine
 from tidegate.serving.events import EventHandler, emit
-from tidegate.serving.http import HttpApplication
-from tidegate.serving.inference_log import InferenceLog
-from tidegate.serving.lookup import FeatureLookup
-from tidegate.serving.metrics import MetricsMemory, WorkerMetrics
-from tidegate.serving.model import Identity, ServedModel
+from tidegate.serving.inference_log.log import InferenceLog
+from tidegate.serving.metrics.cells import MetricsMemory, WorkerMetrics
+from tidegate.serving.model.engine import Engine
+from tidegate.serving.model.lookup import FeatureLookup
+from tidegate.serving.model.served import Identity, ServedModel
+from tidegate.serving.rest.application import HttpApplication
 from tidegate.serving.settings import ServeSettings
 
 if TYPE_CHECKING:

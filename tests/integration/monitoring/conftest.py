@@ -15,7 +15,7 @@ from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
-from tidegate.serving.log_schema import input_column, log_schema
+from tidegate.serving.inference_log.schema import input_column, log_schema
 from tidegate.storage import ObjectStore, open_store
 
 REQUEST_INPUTS = ["carrier", "origin", "distance", "hour"]

@@ -16,8 +16,8 @@ from tidegate.packaging.format.golden import read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, TensorSpec
 from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.grpc_v2.messages import methods_of
-from tidegate.serving.metrics import LOG_ROWS, PREDICTIONS, REQUESTS
-from tidegate.serving.tensors import from_binary, to_binary
+from tidegate.serving.metrics.cells import LOG_ROWS, PREDICTIONS, REQUESTS
+from tidegate.serving.protocol.tensors import from_binary, to_binary
 
 SERVICE = "inference.GRPCInferenceService"
 

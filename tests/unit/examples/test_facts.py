@@ -17,7 +17,7 @@ from tidegate.packaging.format.manifest import MANIFEST_NAME, Lineage, Manifest
 from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.running.inference import PackageModel
 from tidegate.registry.registry import ModelRegistry
-from tidegate.serving.log_schema import input_column, log_partition, log_schema
+from tidegate.serving.inference_log.schema import input_column, log_partition, log_schema
 from tidegate.storage.directory import DirectoryStore
 
 START = datetime(2013, 4, 1, 4, tzinfo=UTC)

@@ -238,7 +238,7 @@ def test_the_bucket_is_encrypted_with_one_key_by_default_and_refuses_others(buck
 
 
 def test_model_servers_write_nothing_but_their_log(bucket_policy):
-    from tidegate.serving.log_schema import LOG_ROOT
+    from tidegate.serving.inference_log.schema import LOG_ROOT
 
     writing = [
         s["Resource"]

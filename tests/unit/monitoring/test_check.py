@@ -18,7 +18,7 @@ from tidegate.packaging.format.manifest import GOLDEN_NAME, LABEL, MODEL_NAME, S
 from tidegate.packaging.format.package import read_manifest, write_package
 from tidegate.project import load_project
 from tidegate.registry.registry import ModelRegistry
-from tidegate.serving.log_table import LogRecord, LogTableBuilder
+from tidegate.serving.inference_log.table import LogRecord, LogTableBuilder
 from tidegate.storage import ObjectStore
 
 NOW = datetime(2013, 6, 1, tzinfo=UTC)

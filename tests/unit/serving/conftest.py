@@ -12,12 +12,12 @@ import pytest
 from tidegate.errors import FeatureError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.format.package import read_manifest
-from tidegate.serving.engine import Engine
-from tidegate.serving.errors import RequestError
-from tidegate.serving.log_table import LogRecord
-from tidegate.serving.lookup import FeatureLookup
-from tidegate.serving.metrics import MetricsLayout, MetricsMemory, WorkerMetrics
-from tidegate.serving.model import Identity, ServedModel
+from tidegate.serving.inference_log.table import LogRecord
+from tidegate.serving.metrics.cells import MetricsLayout, MetricsMemory, WorkerMetrics
+from tidegate.serving.model.engine import Engine
+from tidegate.serving.model.lookup import FeatureLookup
+from tidegate.serving.model.served import Identity, ServedModel
+from tidegate.serving.protocol.errors import RequestError
 
 NOW = datetime(2013, 6, 1, 12, 30, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tidegate.cli import serve as serve_command
 from tidegate.cli.main import run
-from tidegate.serving.inference_log import LogLimits
+from tidegate.serving.inference_log.log import LogLimits
 from tidegate.serving.settings import ServeSettings
 
 OPTIONS = {

@@ -27,11 +27,11 @@ from tidegate.features.online import OnlineReader
 from tidegate.packaging.format.manifest import LABEL, PROBABILITY, SCORE_OUTPUTS, FeatureContract, Manifest
 from tidegate.packaging.format.package import fetch_package, read_manifest
 from tidegate.packaging.labels import Labels
-from tidegate.serving.errors import RequestError, bad_request
-from tidegate.serving.lookup import FeatureLookup, FeatureReader
+from tidegate.serving.model.lookup import FeatureLookup, FeatureReader
+from tidegate.serving.model.validation import InputValidator
+from tidegate.serving.protocol.errors import RequestError, bad_request
+from tidegate.serving.protocol.tensors import Array
 from tidegate.serving.settings import ServeSettings
-from tidegate.serving.tensors import Array
-from tidegate.serving.validation import InputValidator
 
 PACKAGE_VARIABLE = "TIDEGATE_PACKAGE"
 ONLINE_STORE_VARIABLE = "TIDEGATE_ONLINE_STORE"

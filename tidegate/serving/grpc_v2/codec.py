@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from tidegate.packaging.format.datatypes import DATATYPES
-from tidegate.serving.errors import bad_request
 from tidegate.serving.grpc_v2.messages import message_class
-from tidegate.serving.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
-from tidegate.serving.tensors import Array, dtype_of, element_count, from_binary, strings, to_binary
+from tidegate.serving.protocol.errors import bad_request
+from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
+from tidegate.serving.protocol.tensors import Array, dtype_of, element_count, from_binary, strings, to_binary
 
 _Response = message_class("inference.ModelInferResponse")
 _Output = message_class("inference.ModelInferResponse.InferOutputTensor")

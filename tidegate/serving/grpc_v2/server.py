@@ -10,10 +10,10 @@ import grpc.aio
 import tidegate
 from tidegate.errors import ServingError
 from tidegate.packaging.format.manifest import TensorSpec
-from tidegate.serving.errors import RequestError
 from tidegate.serving.grpc_v2 import codec
 from tidegate.serving.grpc_v2.messages import methods_of
-from tidegate.serving.model import ServedModel
+from tidegate.serving.model.served import ServedModel
+from tidegate.serving.protocol.errors import RequestError
 
 _INFERENCE = "inference.GRPCInferenceService"
 _HEALTH = "grpc.health.v1.Health"

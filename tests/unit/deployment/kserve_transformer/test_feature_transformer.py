@@ -13,7 +13,7 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from tidegate.deployment.kserve.feature_transformer import FeatureTransformer, main
 from tidegate.errors import FeatureError, ServingError
 from tidegate.packaging.format.package import read_manifest
-from tidegate.serving.tensors import Array
+from tidegate.serving.protocol.tensors import Array
 
 ROW = {"carrier": "UA", "origin": "EWR", "dest": "SFO", "distance": 1000.0, "hour": 9.5}
 FOUND = {"weather__temp": 25.0, "route__delay": 40.0}

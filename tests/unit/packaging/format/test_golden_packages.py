@@ -17,7 +17,7 @@ from tidegate.packaging.format.signing import verify_signature
 from tidegate.packaging.running.session import GraphSession
 from tidegate.packaging.triton.repository import write_triton_repository
 from tidegate.registry.registry import ModelRegistry
-from tidegate.serving.engine import Engine
+from tidegate.serving.model.engine import Engine
 from tidegate.storage.directory import DirectoryStore
 
 FOLDER = Path(__file__).parent / "golden"

@@ -1,0 +1,1 @@
+"""The inference log: one row per prediction, as Parquet."""

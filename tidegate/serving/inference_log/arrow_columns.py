@@ -1,0 +1,67 @@
+"""Arrow arrays straight from buffers.
+
+`pyarrow.array` imports pandas, wherever that is installed, before it looks at its first value: a second and 50 MB that a
+model server has no use for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tidegate.serving.protocol.tensors import Array
+
+_DTYPES: dict[pa.DataType, Any] = {
+    pa.int8(): np.int8,
+    pa.int16(): np.int16,
+    pa.int32(): np.int32,
+    pa.int64(): np.int64,
+    pa.uint8(): np.uint8,
+    pa.uint16(): np.uint16,
+    pa.uint32(): np.uint32,
+    pa.uint64(): np.uint64,
+    pa.float32(): np.float32,
+    pa.float64(): np.float64,
+}
+
+
+def numbers(values: Array, type_: pa.DataType, valid: Array | None = None) -> pa.Array:
+    """Return an array of numbers, booleans or timestamps (from `datetime64`, or int64 in the type's unit).
+
+    Args:
+        values: Shape [n]; cast to `type_` if they are of another width.
+        type_: The Arrow type.
+        valid: Which values are not null; None means all.
+    """
+    if values.dtype.kind == "M":
+        values = values.astype("datetime64[us]").view(np.int64)
+    if pa.types.is_boolean(type_):
+        data = np.packbits(values.astype(np.bool_, copy=False), bitorder="little")
+    else:
+        data = np.ascontiguousarray(values, _DTYPES.get(type_, np.int64))
+    return pa.Array.from_buffers(type_, len(values), [_validity(valid), pa.py_buffer(data)])
+
+
+def texts(values: Sequence[str | None]) -> pa.Array:
+    """Return an array of strings; None is null."""
+    encoded = [b"" if value is None else value.encode() for value in values]
+    valid = np.fromiter((value is not None for value in values), np.bool_, len(values))
+    buffers = [_validity(valid), _offsets([len(value) for value in encoded]), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def lists(flat: pa.Array, lengths: Sequence[int], valid: Array) -> pa.Array:
+    """Return `flat` cut into lists of these lengths; `valid` says which of them are not null."""
+    offsets = _offsets(lengths)
+    return pa.Array.from_buffers(pa.list_(flat.type), len(valid), [_validity(valid), offsets], children=[flat])
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Buffer:
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.py_buffer(offsets)
+
+
+def _validity(valid: Array | None) -> pa.Buffer | None:
+    return None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))

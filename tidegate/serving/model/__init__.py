@@ -1,0 +1,1 @@
+"""A served model: checks a request, looks its features up, runs the graph."""

@@ -1,0 +1,76 @@
+"""The graph behind a model, and the replay of its golden sample."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tidegate.errors import PackageError, in_one_line
+from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest
+from tidegate.packaging.running.session import GraphSession
+from tidegate.serving.protocol.tensors import Array
+
+RELATIVE_TOLERANCE = 1e-3
+ABSOLUTE_TOLERANCE = 1e-4  # times the largest output where that is above 1
+
+
+class Engine:
+    """Runs the graph of one model package.
+
+    Attributes:
+        warning: What this machine lacks for the package's runtime, so that it runs slower; None if nothing.
+    """
+
+    def __init__(self, package: Path, manifest: Manifest) -> None:
+        """Load the graph as the manifest's runtime says; raises PackageError if ONNX Runtime refuses it."""
+        graph = GraphSession.of_package(package, manifest, spinning=False)
+        self.run = graph.run
+        self.warning = graph.warning
+
+    def replay_golden(self, package: Path) -> float:
+        """Run the golden sample and return the largest absolute difference from its expected outputs.
+
+        Raises:
+            PackageError: The sample is malformed, or an output differs by more than the tolerances.
+        """
+        golden = read_golden(package / GOLDEN_NAME)
+        try:
+            outputs: Mapping[str, Array] = self.run(golden.inputs)
+        except Exception as error:
+            raise PackageError(f"package {package}: the golden sample cannot be run: {in_one_line(error)}") from error
+        largest = 0.0
+        for name, values in golden.outputs.items():
+            if name not in outputs:
+                raise PackageError(f"package {package}: {GOLDEN_NAME} expects output {name!r}, which the signature lacks")
+            largest = max(largest, _largest_difference(outputs[name], values, f"package {package}: output {name!r}"))
+        for name, values in outputs.items():
+            if values.shape[:1] != (golden.rows,):
+                raise PackageError(
+                    f"package {package}: output {name!r} has shape {list(values.shape)} for {golden.rows} rows; "
+                    "its first axis must be the rows'"
+                )
+        return largest
+
+
+def _largest_difference(found: Array, expected: Array, what: str) -> float:
+    if found.shape != expected.shape:
+        raise PackageError(f"{what} of the golden sample has shape {list(found.shape)}, expected {list(expected.shape)}")
+    if not np.issubdtype(expected.dtype, np.floating):
+        if not np.array_equal(found, expected):
+            raise PackageError(f"{what} of the golden sample differs from what was recorded")
+        return 0.0
+    relative = max(RELATIVE_TOLERANCE, 4 * float(np.finfo(expected.dtype).eps))
+    finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
+    absolute = ABSOLUTE_TOLERANCE * max(1.0, float(finite.max(initial=0.0)))
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    same = np.isclose(found, expected, rtol=relative, atol=absolute, equal_nan=True)
+    apart = np.zeros_like(expected)
+    np.subtract(found, expected, out=apart, where=found != expected)  # infinities of one sign are equal
+    largest = float(np.nanmax(np.abs(apart), initial=0.0))
+    if not same.all():
+        raise PackageError(
+            f"{what} of the golden sample differs by {largest:.3g} from what was recorded "
+            f"(tolerance {absolute:g} + {relative:g} of the value); repackage it for this machine"
+        )
+    return largest

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol v2 and v1 as bytes: tensors, requests, answers and refusals."""

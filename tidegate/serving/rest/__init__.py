@@ -1,0 +1,1 @@
+"""REST: HTTP connections, and the paths answered on them."""
