@@ -80,7 +80,7 @@ def test_an_output_without_a_row_axis_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["schema-1-baseline", "schema-1-int8"])
 def test_packages_of_earlier_schemas_are_served(name: str) -> None:
-    package = Path(__file__).parents[1] / "packaging" / "format" / "golden" / name
+    package = Path(__file__).parents[2] / "packaging" / "format" / "golden" / name
     assert Engine(package, read_manifest(package)).replay_golden(package) < 1e-5
 
 

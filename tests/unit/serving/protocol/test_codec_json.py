@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.serving import codec_json
+from tidegate.serving.protocol import codec_json
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.protocol.request import InferAnswer, new_request_id
 
