@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,24 @@ class RunningServer:
 @pytest.fixture
 def launch(tiny_package: Path, tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     """Start a server; by default it must get ready. `package` and options are those of `tidegate serve`."""
+    with launcher(tmp_path) as start:
+        yield lambda package=tiny_package, **options: start(package, **options)
+
+
+@pytest.fixture(scope="module")
+def launch_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RunningServer]]:
+    """Start servers of given packages for all tests of a module."""
+    with launcher(tmp_path_factory.mktemp("servers")) as start:
+        yield start
+
+
+@contextmanager
+def launcher(place: Path) -> Iterator[Callable[..., RunningServer]]:
+    """Give a function that starts servers, whose files lie in `place`; none of them outlives the context."""
     running: list[RunningServer] = []
 
-    def start(package: Path | str = tiny_package, *, wait: bool = True, **options: Any) -> RunningServer:
-        folder = tmp_path / f"server-{len(running)}"
+    def start(package: Path | str, *, wait: bool = True, **options: Any) -> RunningServer:
+        folder = place / f"server-{len(running)}"
         folder.mkdir()
         chosen: dict[str, Any] = {
             "http_port": free_port(),
@@ -93,11 +108,13 @@ def launch(tiny_package: Path, tmp_path: Path) -> Iterator[Callable[..., Running
             server.ready_after = time.monotonic() - began
         return server
 
-    yield start
-    for server in running:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+    try:
+        yield start
+    finally:
+        for server in running:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
 
 
 def is_ready(server: RunningServer) -> bool:
