@@ -186,6 +186,51 @@ def every_type(to: Path) -> Path:
     )
 
 
+def slow(to: Path, *, rounds: int = 1) -> Path:
+    """Make `slow`: a request takes as many rounds, of about a millisecond each, as the largest `rounds` of its rows says.
+
+    Args:
+        to: Where the package is written.
+        rounds: What the golden sample asks for, and so what the server believes a request to cost.
+    """
+    size = 512
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["before", "identity"], ["after"]), helper.make_node("Identity", ["going"], ["go on"])],
+        "round",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.FLOAT, [size, size]),
+        ],
+        [
+            helper.make_tensor_value_info("go on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", TensorProto.FLOAT, [size, size]),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["rounds"], ["most"], keepdims=0),
+        helper.make_node("Loop", ["most", "yes", "zeros"], ["product"], body=body),
+        helper.make_node("ReduceSum", ["product"], ["nothing"], keepdims=0),
+        helper.make_node("Cast", ["rounds"], ["asked"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["asked", "nothing"], ["done"]),
+    ]
+    constants = {
+        "yes": np.array(True),
+        "zeros": np.zeros((size, size), np.float32),
+        "identity": np.eye(size, dtype=np.float32),
+    }
+    inputs = [_column("rounds", "INT64")]
+    outputs = [TensorSpec(name="done", datatype="FP32", shape=(-1, 1))]
+    return _package(
+        to,
+        "slow",
+        _graph(nodes, inputs, outputs, constants),
+        {"rounds": np.full((ROWS, 1), rounds, np.int64)},
+        task="tensors",
+        signature=Signature(inputs=tuple(inputs), outputs=tuple(outputs)),
+    )
+
+
 def _column(name: str, datatype: Datatype = "FP32") -> TensorSpec:
     return TensorSpec(name=name, datatype=datatype, shape=(-1, 1))
 
