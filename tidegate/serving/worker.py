@@ -19,7 +19,7 @@ from tidegate.clock import open_clock
 from tidegate.errors import ServingError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.events import EventHandler, emit
-from tidegate.serving.inference_log.log import InferenceLog
+from tidegate.serving.inference_log.log import InferenceLog, LogLimits
 from tidegate.serving.metrics.cells import MetricsMemory, WorkerMetrics
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.lookup import FeatureLookup
@@ -120,7 +120,11 @@ class Worker:
             model=self.identity.name,
             version=self.identity.version,
             revision=self.identity.revision,
-            limits=self.settings.log_limits,
+            limits=LogLimits(
+                rotate_rows=self.settings.log_rotate_rows,
+                rotate_seconds=self.settings.log_rotate_seconds,
+                queue_rows=self.settings.log_queue_rows,
+            ),
             metrics=self._metrics,
         )
 
