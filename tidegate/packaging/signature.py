@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import DataError, PackageError
-from tidegate.packaging.format.datatypes import DATATYPES
+from tidegate.packaging.bfloat16_graphs import signature_datatype
 from tidegate.packaging.format.manifest import LABEL, SCORE_OUTPUTS, Datatype, FeatureContract, FeatureField, TensorSpec
 from tidegate.packaging.inputs import input_datatype, is_tensor, missing_values, tensor_rows
 
@@ -55,14 +55,11 @@ def output_specs(graph: onnx.ModelProto) -> tuple[TensorSpec, ...]:
 
 
 def _graph_datatype(value: onnx.ValueInfoProto) -> Datatype:
-    kind = value.type.tensor_type.elem_type
-    if kind == onnx.TensorProto.STRING:
-        return "BYTES"
-    try:
-        return DATATYPES[onnx.helper.tensor_dtype_to_np_dtype(kind)]
-    except (KeyError, TypeError):
-        name = onnx.TensorProto.DataType.Name(kind)
-        raise PackageError(f"{value.name!r} of the graph is {name}, which no signature can say") from None
+    datatype = signature_datatype(value)
+    if datatype is None:
+        name = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        raise PackageError(f"{value.name!r} of the graph is {name}, which no signature can say")
+    return datatype
 
 
 def _graph_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:

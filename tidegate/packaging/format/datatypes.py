@@ -17,8 +17,10 @@ NUMPY_TYPES: dict[Datatype, np.dtype[Any]] = {
     "UINT32": np.dtype(np.uint32),
     "UINT64": np.dtype(np.uint64),
     "FP16": np.dtype(np.float16),
+    "BF16": np.dtype(np.float32),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(object),
 }
-DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items()}
+DATATYPES: dict[np.dtype[Any], Datatype] = {dtype: datatype for datatype, dtype in NUMPY_TYPES.items() if datatype != "BF16"}
+"""By dtype; an array of 32 bits is FP32 unless a signature says that it is BF16."""

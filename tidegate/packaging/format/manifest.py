@@ -43,8 +43,9 @@ PREDICTION = "prediction"
 BASELINE = "baseline"  # name of the variant that is the source model, converted and otherwise unchanged
 LABEL = "label"  # column of the reference: a class's number or the target's value, null where unknown
 
+# NumPy has no bfloat16: a BF16 tensor is of 32 bits in memory, in the graph and in every file, and of 16 only on the wire.
 Datatype = Literal[
-    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64", "BYTES"
+    "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "BF16", "FP32", "FP64", "BYTES"
 ]
 Scalar = bool | int | float | str
 Task = Literal["binary-classification", "multiclass-classification", "regression", "tensors"]

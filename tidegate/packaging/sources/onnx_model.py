@@ -8,7 +8,7 @@ import onnxruntime as ort
 from onnx import TensorProto, external_data_helper
 
 from tidegate.errors import PackageError, in_one_line
-from tidegate.packaging.format.datatypes import DATATYPES
+from tidegate.packaging.bfloat16_graphs import signature_datatype, with_float_boundary
 from tidegate.packaging.format.manifest import Datatype, Runtime, SourceFacts, Task, TensorSpec
 from tidegate.packaging.running.session import open_session
 from tidegate.packaging.sources.graphs import check_size, with_boundary
@@ -49,8 +49,9 @@ class OnnxModel:
 
     def __init__(self, model: onnx.ModelProto, name: str) -> None:
         """Check the graph; raises PackageError if it is malformed, or needs operators that ONNX Runtime has not."""
-        self._name, self._graph = name, model
         _check(model, name)
+        model = with_float_boundary(model)
+        self._name, self._graph = name, model
         self.facts = SourceFacts(framework="ONNX", version=onnx.__version__, kind=_made_by(model))
         self._declared = _declared(model, name)
         self._outputs = [value.name for value in model.graph.output]
@@ -121,14 +122,12 @@ def _declared(model: onnx.ModelProto, name: str) -> list[DeclaredInput]:
 
 
 def _datatype(value: onnx.ValueInfoProto, name: str) -> Datatype:
-    kind = value.type.tensor_type.elem_type
-    if kind == TensorProto.STRING:
-        return "BYTES"
-    try:
-        return DATATYPES[onnx.helper.tensor_dtype_to_np_dtype(kind)]
-    except KeyError:
+    datatype = signature_datatype(value)
+    if datatype is None:
+        kind = value.type.tensor_type.elem_type
         what = TensorProto.DataType.Name(kind) if value.type.HasField("tensor_type") else "no tensor"
-        raise PackageError(f"model {name}: input {value.name!r} is {what}, which no signature can say") from None
+        raise PackageError(f"model {name}: input {value.name!r} is {what}, which no signature can say")
+    return datatype
 
 
 def _shape(value: onnx.ValueInfoProto, name: str) -> tuple[int, ...]:

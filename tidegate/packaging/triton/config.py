@@ -23,6 +23,7 @@ _TYPES: dict[Datatype, str] = {
     "UINT32": "TYPE_UINT32",
     "UINT64": "TYPE_UINT64",
     "FP16": "TYPE_FP16",
+    "BF16": "TYPE_FP32",  # as the graph has it: Triton's clients send it 32 bits
     "FP32": "TYPE_FP32",
     "FP64": "TYPE_FP64",
     "BYTES": "TYPE_STRING",

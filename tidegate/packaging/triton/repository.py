@@ -104,7 +104,7 @@ def _check_types(package: Path, raw: bytes, manifest: Manifest) -> None:
     session = open_session(raw, Runtime(graph_optimization="disabled"))
     graph = {node.name: _GRAPH_TYPES.get(node.type) for node in [*session.get_inputs(), *session.get_outputs()]}
     for spec in [*manifest.signature.inputs, *manifest.signature.outputs]:
-        if graph.get(spec.name) != spec.datatype:
+        if graph.get(spec.name) != ("FP32" if spec.datatype == "BF16" else spec.datatype):
             raise PackageError(
                 f"package {package}: {spec.name} is {spec.datatype} in the signature and {graph.get(spec.name)} in the graph; "
                 "package again"

@@ -51,9 +51,9 @@ def log_partition(model: str, version: str, event_time: datetime) -> str:
 def log_schema(manifest: Manifest) -> pa.Schema:
     """Return the log's columns for one model package.
 
-    Entity keys are text, whatever their type in the store. Numbers keep their type (FP16 widens to 32 bits), and a NaN is a
-    null. A tensor of more than one value a row is a flat list; one that can have more than 1,024 has no column, since a log of
-    images would outgrow the server's memory, and a longer one than the sample held is null.
+    Entity keys are text, whatever their type in the store. Numbers keep their type (FP16 and BF16 widen to 32 bits), and a NaN
+    is a null. A tensor of more than one value a row is a flat list; one that can have more than 1,024 has no column, since a
+    log of images would outgrow the server's memory, and a longer one than the sample held is null.
     """
     columns = list(FIXED_COLUMNS)
     if manifest.features:
@@ -94,6 +94,7 @@ _ARROW_TYPES = {
     "UINT32": pa.uint32(),
     "UINT64": pa.uint64(),
     "FP16": pa.float32(),
+    "BF16": pa.float32(),
     "FP32": pa.float32(),
     "FP64": pa.float64(),
     "BYTES": pa.string(),
