@@ -18,7 +18,7 @@ from tidegate.clock import Clock
 from tidegate.digests import bytes_digest
 from tidegate.errors import ObjectNotFound, PreconditionFailed, RegistryError
 from tidegate.packaging.format.manifest import MANIFEST_NAME, Manifest
-from tidegate.packaging.format.package import decode_manifest, inspect_package, verify_package
+from tidegate.packaging.format.package import Trust, decode_manifest, inspect_package, verify_package
 from tidegate.packaging.format.signing_bundle import signer_of
 from tidegate.registry.events import (
     ROOT,
@@ -135,10 +135,10 @@ class ModelRegistry:
         self._require_version(name, version)
         return self._files.address(name, version)
 
-    def download(self, name: str, version: int, to: Path) -> Path:
+    def download(self, name: str, version: int, to: Path, *, trust: Trust | None = None) -> Path:
         """Write a version's package to the directory `to`, verified and whole or not at all, and return `to`.
 
-        The manifest must be the one that was registered, byte for byte. A signature comes with it, but is not checked.
+        The manifest must be the one that was registered, byte for byte. A signature comes with it, but only `trust` checks it.
 
         Raises:
             RegistryError: There is no such version, or `to` holds something else.
@@ -148,10 +148,10 @@ class ModelRegistry:
         if to.exists() or to.is_symlink():
             if _holds(to, raw):
                 self._files.download_signature(name, version, to)
-                verify_package(to)
+                verify_package(to, trust=trust)
                 return to
             raise RegistryError(f"registry: cannot download {name} version {version} to {to}: it exists; choose another place")
-        with self._files.downloaded(name, version, raw, self._digest(name, version), beside=to) as fresh:
+        with self._files.downloaded(name, version, raw, self._digest(name, version), beside=to, trust=trust) as fresh:
             fresh.rename(to)
         return to
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tidegate.digests import bytes_digest
 from tidegate.errors import PackageError, PreconditionFailed, RegistryError
 from tidegate.packaging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME
-from tidegate.packaging.format.package import VerifiedPackage, decode_manifest, verify_package
+from tidegate.packaging.format.package import Trust, VerifiedPackage, decode_manifest, verify_package
 from tidegate.packaging.format.signing_bundle import signer_of
 from tidegate.packaging.format.stored_package import download_files, download_signature, stored_manifest, stored_signature
 from tidegate.registry.events import version_prefix
@@ -47,7 +47,9 @@ class VersionFiles:
             self._create_manifest(prefix, found.raw)
 
     @contextmanager
-    def downloaded(self, name: str, version: int, raw: bytes, digest: str | None, *, beside: Path) -> Iterator[Path]:
+    def downloaded(
+        self, name: str, version: int, raw: bytes, digest: str | None, *, beside: Path, trust: Trust | None = None
+    ) -> Iterator[Path]:
         """Give a verified copy of a version, whose manifest is `raw`, in a fresh directory beside `beside`; move it or lose it.
 
         Raises:
@@ -62,7 +64,7 @@ class VersionFiles:
             with fresh_folder_beside(beside) as fresh:
                 download_files(self._store, version_prefix(name, version), manifest, fresh, where)
                 (fresh / MANIFEST_NAME).write_bytes(raw)
-                verify_package(fresh)
+                verify_package(fresh, trust=trust)
                 yield fresh
         except OSError as error:
             raise RegistryError(f"registry: cannot write {beside}: {error.strerror or error}") from error

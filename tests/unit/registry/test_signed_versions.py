@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.errors import PackageError, RegistryError
-from tidegate.packaging.format.signing import sign_package, verify_signature
+from tidegate.packaging.format.signing import sign_package, trusting, verify_signature
 from tidegate.registry.registry import ModelRegistry
 from tidegate.storage.directory import DirectoryStore
 
@@ -39,6 +39,21 @@ def test_a_signature_is_kept_with_its_version(
 
     assert verify_signature(copy, public_key) == registry.manifest(MODEL, version)
     assert verify_signature(Path(registry.uri(MODEL, version).removeprefix("file://")), public_key)
+
+
+def test_a_version_that_must_be_signed_is_downloaded_only_if_it_is(
+    registry: ModelRegistry, signed_package: MakePackage, make_key: Callable[[str], Path], public_key: Path, tmp_path: Path
+) -> None:
+    version = registry.register(signed_package(), reason="why")
+    other = make_key("other").with_suffix(".pub")
+
+    for _ in range(2):  # the second time there is a copy, which must prove right as well
+        registry.download(MODEL, version, tmp_path / "copy", trust=trusting(public_key, where="version 1"))
+    with pytest.raises(PackageError, match="version 1: .* is of another key"):
+        registry.download(MODEL, version, tmp_path / "copy", trust=trusting(other, where="version 1"))
+    with pytest.raises(PackageError, match="version 1: .* is of another key"):
+        registry.download(MODEL, version, tmp_path / "another", trust=trusting(other, where="version 1"))
+    assert not (tmp_path / "another").exists()
 
 
 def test_a_signature_changes_no_digest(

@@ -11,7 +11,7 @@ the directory meanwhile or afterwards: what was verified there is opened again w
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -82,6 +82,10 @@ class VerifiedPackage:
     def with_signature(self, signature: bytes) -> Self:
         """Return the package with another signature."""
         return replace(self, signature=signature)
+
+
+Trust = Callable[[VerifiedPackage], None]
+"""Refuses a package by raising PackageError."""
 
 
 def write_package(
@@ -171,19 +175,23 @@ def package_digest(path: Path) -> str:
     return bytes_digest(raw)
 
 
-def verify_package(path: Path) -> Manifest:
+def verify_package(path: Path, *, trust: Trust | None = None) -> Manifest:
     """Check that the package at `path` is exactly what its manifest says, and return the manifest.
 
-    A signature is not checked: `tidegate.packaging.format.signing.verify_signature` does both.
+    A signature is checked only if `trust` does so; `tidegate.packaging.format.signing.trusting` makes one that does.
+
+    Args:
+        path: The package's directory.
+        trust: Asked once every file is what the manifest says, and before any of them is parsed; raises to refuse the package.
 
     Raises:
         PackageError: The manifest is malformed or of another schema version; a file is missing, altered, truncated, not a
             plain file, refers to others, cannot be read within bounds, or is not in the manifest. The message names it.
     """
-    return inspect_package(path).manifest
+    return inspect_package(path, trust=trust).manifest
 
 
-def inspect_package(path: Path) -> VerifiedPackage:
+def inspect_package(path: Path, *, trust: Trust | None = None) -> VerifiedPackage:
     """Check a package as `verify_package` does, and return what was read of it."""
     raw = _manifest_bytes(path)
     manifest = decode_manifest(raw, where=str(path / MANIFEST_NAME))
@@ -195,17 +203,22 @@ def inspect_package(path: Path) -> VerifiedPackage:
         raise PackageError(f"package {path}: {extra[:120]!r} is not in {MANIFEST_NAME}; remove it or package again")
     for name, entry in sorted(manifest.files.items()):
         check_entry(path / name, entry)
-        _check_content(path / name)
     signature = read_plain(path / SIGNATURE_NAME, limit=LARGEST_SIGNATURE) if SIGNATURE_NAME in found else None
-    return VerifiedPackage(manifest, raw, signature)
+    package = VerifiedPackage(manifest, raw, signature)
+    if trust is not None:
+        trust(package)
+    for name in sorted(manifest.files):
+        _check_content(path / name)
+    return package
 
 
-def fetch_package(uri: str, into: Path) -> Path:
+def fetch_package(uri: str, into: Path, *, trust: Trust | None = None) -> Path:
     """Return the directory of the verified package at `uri`.
 
     Args:
         uri: A directory or `file://…/`, which is verified where it lies; or `s3://…/`, which is downloaded.
         into: Where a download goes; created whole or not at all. A package that is there already is kept if it is the same.
+        trust: Refuses the package by raising, as in `verify_package`.
 
     Raises:
         PackageError: There is no package at `uri`, it does not match its manifest, or there is no room for it.
@@ -216,7 +229,7 @@ def fetch_package(uri: str, into: Path) -> Path:
         if "://" in address:
             raise PackageError(f"package {uri}: is neither a directory nor at s3://; copy it to one of them")
         path = Path(address)
-        verify_package(path)
+        verify_package(path, trust=trust)
         return path
     store = open_store(uri.rstrip("/"))
     where = f"package {uri}"
@@ -228,13 +241,13 @@ def fetch_package(uri: str, into: Path) -> Path:
     _refuse_to_overwrite(into)
     if (into / MANIFEST_NAME).is_file() and _manifest_bytes(into) == raw:
         download_signature(store, "", into, where)
-        verify_package(into)
+        verify_package(into, trust=trust)
         return into
     try:
         with fresh_folder_beside(into) as fresh:
             download_files(store, "", manifest, fresh, where)
             _write(fresh / MANIFEST_NAME, raw)
-            verify_package(fresh)
+            verify_package(fresh, trust=trust)
             put_in_place(fresh, into)
     except OSError as error:
         raise PackageError(f"{where}: cannot be written to {into}: {error.strerror or error}") from error

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import SIGNATURE_NAME, Manifest
-from tidegate.packaging.format.package import VerifiedPackage, inspect_package
+from tidegate.packaging.format.package import Trust, VerifiedPackage, inspect_package
 from tidegate.packaging.format.signing_bundle import check_statement, read_statement
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def check_signing_key(private_key: Path, password: str | None = None) -> None:
 def verify_signature(package: Path, public_key: Path) -> Manifest:
     """Check that the package is exactly what the owner of `public_key` signed, and return its manifest.
 
-    Every file is checked as by `verify_package`, and read once for it.
+    Every file is checked as by `verify_package`, and read once for it; none is parsed before the signature has proved right.
 
     Args:
         package: The package's directory.
@@ -74,9 +74,12 @@ def verify_signature(package: Path, public_key: Path) -> Manifest:
         PackageError: The package is damaged; it is not signed, or not by this key, or something else was signed; the key is
             none; or `cryptography` is not installed.
     """
-    found = inspect_package(package)
-    check_signature(found, public_key, where=f"package {package}")
-    return found.manifest
+    return inspect_package(package, trust=trusting(public_key, where=f"package {package}")).manifest
+
+
+def trusting(public_key: Path, *, where: str) -> Trust:
+    """Return what refuses a package at `where` unless the owner of `public_key` signed it; for `verify_package` and others."""
+    return lambda package: check_signature(package, public_key, where=where)
 
 
 def check_signature(package: VerifiedPackage, public_key: Path, *, where: str) -> None:

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidegate.errors import PackageError
-from tidegate.packaging.format.package import copy_package, inspect_package, read_manifest, verify_package
-from tidegate.packaging.format.signing import check_signing_key, sign_package, verify_signature
+from tidegate.packaging.format.package import copy_package, fetch_package, inspect_package, read_manifest, verify_package
+from tidegate.packaging.format.signing import check_signing_key, sign_package, trusting, verify_signature
 from tidegate.packaging.format.signing_bundle import signer_of
 
 CURVES = ("prime256v1", "secp384r1", "secp521r1")
@@ -292,6 +292,26 @@ def test_a_key_that_proves_nothing_is_refused(signed: Path, keys: Path, key: str
     with pytest.raises(PackageError) as refused:
         verify_signature(signed, keys / key)
     assert says in str(refused.value)
+
+
+def test_nothing_of_a_package_is_parsed_before_its_signature_has_proved_right(
+    signed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+    monkeypatch.setattr("tidegate.packaging.format.package._check_content", parsed.append)
+    with pytest.raises(PackageError, match="is of another key"):
+        verify_signature(signed, keys / "other.pub")
+    assert parsed == []
+    verify_signature(signed, keys / "own.pub")
+    assert sorted(file.name for file in parsed) == sorted(read_manifest(signed).files)
+
+
+def test_a_package_that_is_fetched_from_where_anybody_writes_must_be_signed(signed: Path, keys: Path, tmp_path: Path) -> None:
+    trust = trusting(keys / "own.pub", where=f"package {signed}")
+    assert fetch_package(str(signed), tmp_path / "unused", trust=trust) == signed
+    (signed / "package.sig").unlink()
+    with pytest.raises(PackageError, match="is not signed; sign it with"):
+        fetch_package(str(signed), tmp_path / "unused", trust=trust)
 
 
 def test_a_damaged_package_is_not_signed(package: Path, keys: Path) -> None:
