@@ -49,9 +49,9 @@ def test_a_version_that_must_be_signed_is_downloaded_only_if_it_is(
 
     for _ in range(2):  # the second time there is a copy, which must prove right as well
         registry.download(MODEL, version, tmp_path / "copy", trust=trusting(public_key, where="version 1"))
-    with pytest.raises(PackageError, match="version 1: .* is of another key"):
+    with pytest.raises(PackageError, match="is of another key"):
         registry.download(MODEL, version, tmp_path / "copy", trust=trusting(other, where="version 1"))
-    with pytest.raises(PackageError, match="version 1: .* is of another key"):
+    with pytest.raises(PackageError, match="is of another key"):
         registry.download(MODEL, version, tmp_path / "another", trust=trusting(other, where="version 1"))
     assert not (tmp_path / "another").exists()
 
