@@ -95,7 +95,7 @@ def test_verify(registry: ModelRegistry, tidegate: Run) -> None:
     shown = _json(tidegate("verify", MODEL, "3", "--json"))
 
     assert (shown["name"], shown["version"], shown["files"], shown["valid"]) == (MODEL, 3, 5, True)
-    assert (shown["schema_version"], shown["signature"], shown["signed_by"]) == (2, "none", None)
+    assert (shown["schema_version"], shown["signature"], shown["signed_by"]) == (3, "none", None)
     assert shown["digest"] == registry.versions(MODEL)[2].digest
     assert tidegate("verify", MODEL, "3")[1].startswith("valid  flights-late version 3: 5 files")
 

@@ -83,7 +83,7 @@ def test_a_directory_is_verified(models: Run, package: Path, keys: Path) -> None
     _, text, _ = models("verify", package)
 
     assert (shown["path"], shown["name"], shown["valid"], "version" in shown) == (str(package), MODEL, True, False)
-    assert text.splitlines()[0] == f"valid  {package}: 5 files, {shown['bytes'] / 1e6:.2f} MB, schema 2"
+    assert text.splitlines()[0] == f"valid  {package}: 5 files, {shown['bytes'] / 1e6:.2f} MB, schema 3"
     assert text.splitlines()[2] == "signature  none"
 
 

@@ -10,6 +10,7 @@ from tidegate.packaging.format.manifest import BenchmarkRow, FeatureView, Lineag
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>|~&$!#@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _MOST_CATEGORIES = 12
+_TOLD = {"count": "answered", "reject": "refused", "clamp": "taken as the nearer end"}
 _OUTCOMES = {"passed": "passed", "failed": "failed", "not-applicable": "not applicable"}
 
 _Lines = Iterable[str]
@@ -54,9 +55,9 @@ def _summary(manifest: Manifest) -> _Lines:
 
 def _signature(manifest: Manifest) -> _Lines:
     yield from _table(
-        ("input", "datatype", "shape", "from", "may be missing", "held in training"),
+        ("input", "datatype", "shape", "from", "may be missing", "held in training", "outside it"),
         [
-            (spec.name, spec.datatype, _shape(spec), spec.feature or spec.source, _yes(spec.nullable), _held(spec))
+            (spec.name, spec.datatype, _shape(spec), spec.feature or spec.source, _missing(spec), _held(spec), _outside(spec))
             for spec in manifest.signature.inputs
         ],
     )
@@ -150,9 +151,9 @@ def _speed(benchmark: Sequence[BenchmarkRow]) -> _Lines:
 
 def _limits(manifest: Manifest) -> _Lines:
     inputs = manifest.signature.inputs
-    if any(spec.minimum is not None or spec.categories is not None for spec in inputs):
-        yield "- Values outside what training held are answered, and counted: the model has never seen them."
-    required = [_text(spec.name) for spec in inputs if not spec.nullable]
+    if any(_outside(spec) == "answered" for spec in inputs):
+        yield "- Values outside what training held are new to the model. They are counted, and answered where it says so."
+    required = [_text(spec.name) for spec in inputs if not spec.nullable and spec.policy.missing != "impute"]
     if required:
         yield f"- Never missing in training, so that a missing value is new to the model: {', '.join(required)}."
     if any(spec.sizes for spec in inputs):
@@ -216,8 +217,18 @@ def _held(spec: TensorSpec) -> str:
     return ""
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+def _outside(spec: TensorSpec) -> str:
+    """Say what a server does with a value outside what training held; nothing where training held no range."""
+    policy = spec.policy
+    if spec.categories is not None:
+        return f"is taken as {policy.imputed}" if policy.unknown_category == "impute" else _TOLD[policy.unknown_category]
+    return _TOLD[policy.out_of_range] if spec.minimum is not None and spec.maximum is not None else ""
+
+
+def _missing(spec: TensorSpec) -> str:
+    if spec.policy.missing == "impute":
+        return f"yes, as {spec.policy.imputed}"
+    return "yes" if spec.nullable else "no"
 
 
 def _number(value: float | None) -> str:

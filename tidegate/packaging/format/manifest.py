@@ -28,7 +28,7 @@ import msgspec
 
 from tidegate.digests import bytes_digest
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "package.json"
 MODEL_NAME = "model.onnx"
 GOLDEN_NAME = "golden.npz"
@@ -54,6 +54,10 @@ Task = Literal["binary-classification", "multiclass-classification", "regression
 # arithmetic; a pruned model computes exactly, but with fewer weights than were trained.
 Precision = Literal["full", "half", "int8", "pruned"]
 
+OutOfRange = Literal["count", "reject", "clamp"]
+UnknownCategory = Literal["count", "reject", "impute"]
+Missing = Literal["as-trained", "impute"]
+
 # The output that a task's metric judges; a model of the task "tensors" has none.
 SCORE_OUTPUTS: dict[Task, str] = {
     "binary-classification": PROBABILITY,
@@ -66,13 +70,28 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     pass
 
 
+class InputPolicy(_Record, frozen=True, kw_only=True):
+    """What a server does with a value of a request input that training did not hold.
+
+    A number outside `minimum` to `maximum`, or a text outside `categories`, is answered and counted, or refused, or replaced: a
+    number by the nearer bound, a text by `imputed`. A missing value (null, and of floats NaN) is the model's own business where
+    training held missing ones (`nullable`), and else refused; or it is replaced by `imputed`. `imputed` is given exactly where
+    something is replaced by it.
+    """
+
+    out_of_range: OutOfRange = "count"
+    unknown_category: UnknownCategory = "count"
+    missing: Missing = "as-trained"
+    imputed: Scalar | None = None
+
+
 class TensorSpec(_Record, frozen=True, kw_only=True):
     """One input or output of the model, in the Open Inference Protocol's words.
 
     `shape` uses -1 for the batch axis, which is the first, and for every other axis of varying length; `sizes` then holds the
     least and greatest length of each axis after the first: the least that the model takes, and that of the sample. `minimum`,
-    `maximum` and `categories` are what the training data held: rows outside them are legal but counted. `source` says who
-    provides an input: the `request`, or a looked-up `feature`.
+    `maximum` and `categories` are what the training data held: what becomes of others `policy` says. `source` says who provides
+    an input: the `request`, or a looked-up `feature`, which has no policy but a default in its contract.
     """
 
     name: str
@@ -85,6 +104,7 @@ class TensorSpec(_Record, frozen=True, kw_only=True):
     maximum: float | None = None
     categories: tuple[str, ...] | None = None
     sizes: tuple[tuple[int, int], ...] = ()
+    policy: InputPolicy = InputPolicy()
 
 
 class Signature(_Record, frozen=True, kw_only=True):

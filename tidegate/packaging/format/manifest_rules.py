@@ -15,8 +15,10 @@ from tidegate.packaging.format.manifest import (
     REFERENCE_NAME,
     SCORE_OUTPUTS,
     SIGNATURE_NAME,
+    InputPolicy,
     Manifest,
 )
+from tidegate.packaging.format.policy_rules import policy_problem
 
 REQUIRED_FILES = frozenset({MODEL_NAME, GOLDEN_NAME, REFERENCE_NAME})
 LARGEST_MANIFEST = 16 << 20
@@ -69,6 +71,12 @@ def _tensor_problems(manifest: Manifest) -> _Problems:
             yield f"signature.{field}", "there is none"
         for name in _repeated(spec.name for spec in specs):
             yield f"signature.{field}", f"{name!r} is there twice"
+    for spec in manifest.signature.inputs:
+        if problem := policy_problem(spec):
+            yield "signature.inputs", f"policy: {spec.name!r} {problem}"
+    for spec in manifest.signature.outputs:
+        if spec.policy != InputPolicy():
+            yield "signature.outputs", f"policy: {spec.name!r} is an output, which has none"
     inputs = {spec.name for spec in manifest.signature.inputs}
     packed = [column for group in manifest.packing for column in group.columns]
     for column in packed:

@@ -1,6 +1,6 @@
 """Reads the manifests of earlier schema versions: each is lifted by one version at a time until it is of the newest.
 
-A package is never rewritten for this. What `schema_version` 1 could not say has the value that was the only one possible then.
+A package is never rewritten for this. What an earlier version could not say has the value that was the only one possible then.
 """
 
 import json
@@ -68,10 +68,19 @@ def _lift_1(document: _Document) -> _Document:
     return {**document, "schema_version": 2, "task": "binary-classification", "variant": variant}
 
 
+def _lift_2(document: _Document) -> _Document:
+    """Version 2 counted whatever training did not hold, and had no BF16."""
+    for spec in (*document["signature"]["inputs"], *document["signature"]["outputs"]):
+        _refuse_later_fields(spec, "policy")
+        if spec["datatype"] == "BF16":
+            raise ValueError("its schema_version has no datatype 'BF16'")
+    return {**document, "schema_version": 3}
+
+
 def _refuse_later_fields(document: _Document, *fields: str) -> None:
     for field in fields:
         if field in document:
             raise ValueError(f"its schema_version has no field {field!r}")
 
 
-_LIFTS: dict[int, Callable[[_Document], _Document]] = {1: _lift_1}
+_LIFTS: dict[int, Callable[[_Document], _Document]] = {1: _lift_1, 2: _lift_2}

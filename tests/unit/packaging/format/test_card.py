@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from tidegate.packaging.format.card import model_card
 from tidegate.packaging.format.manifest import (
+    SCHEMA_VERSION,
     BenchmarkRow,
     Engine,
     FeatureContract,
     FileEntry,
+    InputPolicy,
     Lineage,
     Manifest,
     PackedInput,
@@ -43,7 +45,7 @@ LINEAGE = Lineage(
 def manifest(tiny_contract: FeatureContract) -> Manifest:
     """A manifest that says everything a manifest can say."""
     return Manifest(
-        schema_version=2,
+        schema_version=SCHEMA_VERSION,
         name="flights-late",
         task="binary-classification",
         signature=Signature(
@@ -103,10 +105,35 @@ def test_it_says_what_the_model_is(manifest: Manifest) -> None:
 def test_it_tables_the_signature(manifest: Manifest) -> None:
     card = model_card(manifest)
 
-    assert cells(card, "temp") == ["temp", "FP32", "rows, 1", "request", "yes", "-3.5 to 40"]
+    assert cells(card, "temp") == ["temp", "FP32", "rows, 1", "request", "yes", "-3.5 to 40", "answered"]
     assert cells(card, "tokens")[2] == "rows, 4 to 128"
     assert cells(card, "carrier")[5] == f"{', '.join(f'C{n}' for n in range(12))} and 8 more"
+    assert cells(card, "tokens")[6] == ""
     assert cells(card, "probability") == ["probability", "FP32", "rows"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "name", "missing", "outside"),
+    [
+        pytest.param(InputPolicy(), "temp", "yes", "answered", id="as it is by default"),
+        pytest.param(InputPolicy(out_of_range="reject"), "temp", "yes", "refused", id="refused"),
+        pytest.param(InputPolicy(out_of_range="clamp"), "temp", "yes", "taken as the nearer end", id="clamped"),
+        pytest.param(InputPolicy(missing="impute", imputed=4.5), "temp", "yes, as 4.5", "answered", id="imputed if missing"),
+        pytest.param(
+            InputPolicy(unknown_category="impute", imputed="C1"), "carrier", "no", "is taken as C1", id="imputed if unknown"
+        ),
+        pytest.param(InputPolicy(unknown_category="reject"), "carrier", "no", "refused", id="unknown is refused"),
+    ],
+)
+def test_it_says_what_becomes_of_values_that_training_did_not_hold(
+    manifest: Manifest, policy: InputPolicy, name: str, missing: str, outside: str
+) -> None:
+    inputs = [msgspec.structs.replace(spec, policy=policy) for spec in manifest.signature.inputs if spec.name == name]
+    signature = Signature(inputs=tuple(inputs), outputs=manifest.signature.outputs)
+
+    card = model_card(msgspec.structs.replace(manifest, signature=signature))
+
+    assert (cells(card, name)[4], cells(card, name)[6]) == (missing, outside)
 
 
 def test_it_says_how_the_model_was_made(manifest: Manifest) -> None:

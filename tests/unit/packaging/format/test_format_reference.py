@@ -12,6 +12,7 @@ from tidegate.packaging.format.manifest import SCHEMA_VERSION, Manifest, Task, T
 
 TEXT = (Path(__file__).parents[4] / "docs" / "model-packages.md").read_text()
 SMALLER = {
+    "policy": manifest.InputPolicy,
     "variant": manifest.Variant,
     "runtime": manifest.Runtime,
     "runtime.engine": manifest.Engine,

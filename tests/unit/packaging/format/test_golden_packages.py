@@ -10,7 +10,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from tidegate.optimization.variants import variant_builder
 from tidegate.packaging.format.golden import read_golden
-from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest
+from tidegate.packaging.format.manifest import GOLDEN_NAME, InputPolicy, Manifest
 from tidegate.packaging.format.package import copy_package, inspect_package, read_manifest, verify_package
 from tidegate.packaging.format.reference import read_reference
 from tidegate.packaging.format.signing import verify_signature
@@ -38,7 +38,7 @@ def replay(graph: GraphSession, package: Path, tolerance: float = 1e-4) -> None:
 def test_there_is_one_of_every_schema() -> None:
     written = {inspect_package(FOLDER / name).schema_version for name in PACKAGES}
 
-    assert written >= {1, 2}
+    assert written >= {1, 2, 3}
 
 
 def test_it_verifies_and_says_what_it_is(package: Path) -> None:
@@ -46,7 +46,7 @@ def test_it_verifies_and_says_what_it_is(package: Path) -> None:
 
     assert f"schema-{found.schema_version}-" in package.name
     assert found.manifest == read_manifest(package)
-    assert found.manifest.schema_version == 2
+    assert found.manifest.schema_version == 3
     assert found.manifest.task in ("binary-classification", "regression")
 
 
@@ -79,7 +79,7 @@ def test_it_is_copied_in_the_newest_schema(package: Path, tmp_path: Path) -> Non
     copy_package(package, tmp_path / "copy", read_manifest(package))
 
     found = inspect_package(tmp_path / "copy")
-    assert found.schema_version == 2
+    assert found.schema_version == 3
     assert {"bom.cdx.json", "model-card.md"} < found.manifest.files.keys()
     assert _without_files(found.manifest) == _without_files(read_manifest(package))
 
@@ -122,6 +122,20 @@ def test_what_schema_2_says() -> None:
     assert [row.status for row in tabular.search] == ["passed", "failed", "not-applicable"]
     assert [row.concurrency for row in tabular.benchmark] == [1, 4]
     assert "## Why this variant" in (FOLDER / "schema-2-tabular" / "model-card.md").read_text()
+
+
+def test_what_schema_2_could_not_say() -> None:
+    earlier = {spec.name: spec.policy for spec in verify_package(FOLDER / "schema-2-tabular").signature.inputs}
+    policies = {spec.name: spec.policy for spec in verify_package(FOLDER / "schema-3-policies").signature.inputs}
+
+    assert set(earlier.values()) == {InputPolicy()}
+    assert policies == earlier | {
+        "carrier": InputPolicy(unknown_category="impute", missing="impute", imputed="UA"),
+        "distance": InputPolicy(missing="impute", imputed=500.0),
+        "hour": InputPolicy(out_of_range="reject"),
+        "temp": InputPolicy(out_of_range="clamp"),
+    }
+    assert "taken as the nearer end" in (FOLDER / "schema-3-policies" / "model-card.md").read_text()
 
 
 def test_what_schema_1_could_not_say() -> None:

@@ -93,7 +93,7 @@ def test_any_manifest_of_schema_1_is_lifted_and_keeps_what_it_said(document: dic
     said = json.loads(msgspec.json.encode(manifest))
     reduced = document["variant"].pop("reduced_precision", False)
     half = document["variant"]["name"] == "fp16"
-    assert (manifest.schema_version, manifest.task) == (2, "binary-classification")
+    assert (manifest.schema_version, manifest.task) == (3, "binary-classification")
     assert manifest.variant.precision == (("half" if half else "int8") if reduced else "full")
     for field in ("name", "classes", "threshold", "metrics", "files"):
         assert said[field] == document[field]
@@ -143,4 +143,25 @@ def test_what_schema_1_never_was_is_refused(
 
     with pytest.raises(PackageError) as refused:
         decode_any_version(json.dumps(schema_1).encode(), where="here")
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(lambda spec: spec.update(policy={}), "has no field 'policy'", id="a policy"),
+        pytest.param(lambda spec: spec.update(datatype="BF16"), "has no datatype 'BF16'", id="a later datatype"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_what_schema_2_never_was_is_refused(
+    schema_1: dict[str, Any], version: int, side: str, change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    document = schema_1 if version == 1 else {**schema_1, "schema_version": 2, "task": "binary-classification"}
+    assert isinstance(decode_any_version(json.dumps(document).encode(), where="here"), Manifest)
+    change(document["signature"][side][0])
+
+    with pytest.raises(PackageError) as refused:
+        decode_any_version(json.dumps(document).encode(), where="here")
     assert says in str(refused.value)

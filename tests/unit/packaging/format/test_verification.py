@@ -108,7 +108,7 @@ ATTACKS = [
     pytest.param(lambda p: (p / "package.json").write_bytes(b"\xff\xfe{}"), "package.json", id="not UTF-8"),
     pytest.param(lambda p: (p / "package.json").write_text("[]"), "Expected `object`", id="not an object"),
     pytest.param(
-        lambda p: (p / "package.json").write_text('{"schema_version":2,"x":' + "[" * 100_000), "nested deeper", id="nested deep"
+        lambda p: (p / "package.json").write_text('{"schema_version":3,"x":' + "[" * 100_000), "nested deeper", id="nested deep"
     ),
     pytest.param(
         lambda p: (p / "package.json").write_text((p / "package.json").read_text().replace("{", '{"name": "other",', 1)),
@@ -120,9 +120,9 @@ ATTACKS = [
         "malformed",
         id="a number that is none",
     ),
-    pytest.param(edited(lambda d: d.update(schema_version=3)), "schema_version is 3, this Tidegate reads 1 to 2", id="newer"),
+    pytest.param(edited(lambda d: d.update(schema_version=4)), "schema_version is 4, this Tidegate reads 1 to 3", id="newer"),
     pytest.param(edited(lambda d: d.update(schema_version=0)), "schema_version is 0", id="older than any"),
-    pytest.param(edited(lambda d: d.update(schema_version="2")), "schema_version", id="a version that is no number"),
+    pytest.param(edited(lambda d: d.update(schema_version="3")), "schema_version", id="a version that is no number"),
     pytest.param(edited(lambda d: d.update(surprise=1)), "surprise", id="an unknown field"),
     pytest.param(edited(lambda d: d.pop("metrics")), "metrics", id="a missing field"),
     pytest.param(edited(lambda d: d.update(threshold="high")), "threshold", id="a wrong type"),

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from tests import small_packages
 from tidegate.errors import PackageError
 from tidegate.packaging.format.golden import read_golden
-from tidegate.packaging.format.manifest import BenchmarkRow, Manifest, PackedInput, Runtime, Signature, TensorSpec, Variant
+from tidegate.packaging.format.manifest import (
+    SCHEMA_VERSION,
+    BenchmarkRow,
+    Manifest,
+    PackedInput,
+    Runtime,
+    Signature,
+    TensorSpec,
+    Variant,
+)
 from tidegate.packaging.format.package import copy_package, package_digest, read_manifest
 from tidegate.packaging.running.session import GraphSession
 from tidegate.packaging.triton.config import triton_config
@@ -92,7 +101,7 @@ def row(batch: int, p50_us: float, variant: str = "trees/graph-optimized", *, co
 
 def manifest(**fields: Any) -> Manifest:
     standard: dict[str, Any] = {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "task": "binary-classification",
         "name": "flights-late",
         "signature": Signature(
