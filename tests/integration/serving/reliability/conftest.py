@@ -1,0 +1,64 @@
+"""A server that is abused, and the proof that it took no harm."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests import small_packages
+
+ECHO = "/v2/models/echo/infer"
+
+
+def echo_document() -> dict[str, Any]:
+    """Return a request of one row of every datatype to the package `echo`."""
+    values = {"BOOL": [True, False], "BYTES": ["a", "ü"]}
+    return {
+        "id": "good",
+        "inputs": [
+            {"name": name.lower(), "datatype": name, "shape": [1, 2], "data": values.get(name, [1, 2])}
+            for name in (*small_packages.NUMBER_TYPES, "BYTES")
+        ],
+    }
+
+
+def open_descriptors(server: Any) -> int:
+    return psutil.Process(server.process.pid).num_fds()
+
+
+def resident_bytes(server: Any) -> int:
+    return psutil.Process(server.process.pid).memory_info().rss
+
+
+def complaints(server: Any) -> list[str]:
+    """Return what the server wrote besides what it should: anything that is no event, and every error."""
+    lines = server.stderr.splitlines()
+    return [line for line in lines if not line.startswith("{") or json.loads(line)["level"] == "error"]
+
+
+@pytest.fixture(scope="module")
+def echo(launch_once: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server of the package `echo`, which answers what it was sent; shared by the tests of a module."""
+    package: Path = small_packages.every_type(tmp_path_factory.mktemp("packages") / "echo")
+    return launch_once(package)
+
+
+@pytest.fixture
+def unharmed(echo: Any, eventually: Callable[..., None]) -> Iterator[None]:
+    """Assert after the test that `echo` answers rightly, failed no request, complained of nothing and holds no more files."""
+    document = echo_document()
+    assert echo.request(ECHO, document)[0] == 200
+    before = open_descriptors(echo)
+    yield
+    assert echo.process.poll() is None, echo.stderr
+    status, answer = echo.request(ECHO, document)
+    assert (status, answer["id"]) == (200, "good")
+    sent = [tensor["data"] for tensor in document["inputs"]]
+    assert [output["data"] for output in answer["outputs"]] == sent
+    for failure in (500, 503):
+        assert echo.metric("tidegate_requests_total", f'status="{failure}"') == 0
+    assert complaints(echo) == []
+    eventually(lambda: open_descriptors(echo) <= before, "closed connections", 5)
