@@ -9,8 +9,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +161,10 @@ def v2_body() -> Callable[..., dict[str, Any]]:
         return {"inputs": inputs} if request_id is None else {"id": request_id, "inputs": inputs}
 
     return make
+
+
+@pytest.fixture(scope="module")
+def in_own_process() -> Iterator[Callable[..., Any]]:
+    """Call functions in one other process, and return what they return: some clients cannot share a process with others."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield lambda function, *arguments: process.submit(function, *arguments).result(timeout=60)
