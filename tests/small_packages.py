@@ -9,6 +9,7 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
+from tidegate.packaging.bfloat16_graphs import with_float_boundary
 from tidegate.packaging.format.datatypes import NUMPY_TYPES
 from tidegate.packaging.format.golden import Golden
 from tidegate.packaging.format.manifest import (
@@ -231,6 +232,28 @@ def slow(to: Path, *, rounds: int = 1) -> Path:
     )
 
 
+def bfloat16(to: Path) -> Path:
+    """Make `brain`: one input [-1, 2] of bfloat16, of which halves and doubles are answered, in bfloat16 as well."""
+    inputs = [TensorSpec(name="x", datatype="BF16", shape=(-1, 2))]
+    outputs = [TensorSpec(name=name, datatype="BF16", shape=(-1, 2)) for name in ("half", "double")]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "0.5"], ["wide half"]),
+        helper.make_node("Mul", ["wide", "2.0"], ["wide double"]),
+        helper.make_node("Cast", ["wide half"], ["half"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["wide double"], ["double"], to=TensorProto.BFLOAT16),
+    ]
+    constants = {factor: np.array(factor, np.float32) for factor in ("0.5", "2.0")}
+    return _package(
+        to,
+        "brain",
+        with_float_boundary(onnx.load_from_string(_graph(nodes, inputs, outputs, constants))).SerializeToString(),
+        {"x": np.arange(2 * ROWS, dtype=np.float32).reshape(ROWS, 2)},
+        task="tensors",
+        signature=Signature(inputs=tuple(inputs), outputs=tuple(outputs)),
+    )
+
+
 def _column(name: str, datatype: Datatype = "FP32") -> TensorSpec:
     return TensorSpec(name=name, datatype=datatype, shape=(-1, 1))
 
@@ -245,7 +268,8 @@ def _random(shape: Sequence[int], datatype: Datatype, seed: int) -> np.ndarray:
 
 
 def _kind(datatype: Datatype) -> int:
-    return TensorProto.STRING if datatype == "BYTES" else helper.np_dtype_to_tensor_dtype(NUMPY_TYPES[datatype])
+    without_dtype = {"BYTES": TensorProto.STRING, "BF16": TensorProto.BFLOAT16}
+    return without_dtype.get(datatype) or helper.np_dtype_to_tensor_dtype(NUMPY_TYPES[datatype])
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
