@@ -17,7 +17,7 @@ from rich.table import Table
 from tidegate.cli.output import Json, show, stderr
 from tidegate.cli.sign_key import SignKey, check_sign_key, sign_if_asked
 from tidegate.errors import PackageError
-from tidegate.packaging.format.manifest import Manifest, Task, TensorSpec
+from tidegate.packaging.format.manifest import Manifest, Missing, OutOfRange, Task, TensorSpec, UnknownCategory
 from tidegate.packaging.sources.head import Activation
 from tidegate.packaging.sources.source import Source
 
@@ -51,12 +51,22 @@ def command(
         float | None, typer.Option(min=0, max=1, help="Of two classes: the probability from which the second is answered; 0.5.")
     ] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the sample that holds the label, not an input.")] = None,
+    out_of_range: Annotated[
+        OutOfRange, typer.Option(help="A server's answer to numbers outside the sample's range; clamp takes the nearer end.")
+    ] = "count",
+    unknown_category: Annotated[
+        UnknownCategory, typer.Option(help="... to texts that the sample has not; impute takes its most frequent one.")
+    ] = "count",
+    missing: Annotated[
+        Missing, typer.Option(help="... to missing values: the model's business if the sample has some, or impute.")
+    ] = "as-trained",
     sign_key: SignKey = None,
     as_json: Json = False,
 ) -> None:
     """Package a source model as ONNX, with signature and golden sample, and prove that it agrees with its source."""
     from tidegate.packaging.packager import PackageSettings
     from tidegate.packaging.sample_file import read_sample
+    from tidegate.project import ValidationSection
 
     classes = _classes(labels)
     rows = read_sample(sample)
@@ -71,6 +81,7 @@ def command(
             classes=classes,
             threshold=0.5 if threshold is None else threshold,
             request_inputs=source.columns or tuple(column for column in rows.column_names if column != label_column),
+            validation=ValidationSection(out_of_range=out_of_range, unknown_category=unknown_category, missing=missing),
         )
         manifest = _package(source, rows, unseen, label_column, settings, out, model)
         sign_if_asked(out, sign_key)

@@ -5,7 +5,7 @@ package_model(source, candidate="trees", examples=examples, settings=settings, o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -33,12 +33,13 @@ from tidegate.packaging.format.manifest import (
 from tidegate.packaging.format.package import write_package
 from tidegate.packaging.graph_packing import pack_graph
 from tidegate.packaging.holdout import reference_table
+from tidegate.packaging.policies import with_policies
 from tidegate.packaging.running.session import GraphSession
 from tidegate.packaging.sample import golden_inputs
 from tidegate.packaging.signature import infer_inputs, output_specs
 from tidegate.packaging.sources.opening import open_source
 from tidegate.packaging.sources.source import Array, Source
-from tidegate.project import Project
+from tidegate.project import Project, ValidationSection
 from tidegate.training.user_code import importable
 
 SOURCE_MODEL = "model.joblib"
@@ -72,6 +73,7 @@ class PackageSettings:
         request_inputs: Columns that the caller sends.
         contract: The looked-up features, or None without any.
         lineage: Where the package comes from.
+        validation: What becomes of values that training did not hold.
         threads: ONNX Runtime intra-op threads.
         seed: Of every sampling.
     """
@@ -82,6 +84,7 @@ class PackageSettings:
     request_inputs: tuple[str, ...]
     contract: FeatureContract | None = None
     lineage: Lineage | None = None
+    validation: ValidationSection = field(default_factory=ValidationSection)
     threads: int = 1
     seed: int = 0
 
@@ -127,6 +130,7 @@ def package_candidates(
         request_inputs=project.features.request_inputs,
         contract=contract,
         lineage=lineage,
+        validation=project.serving.validation,
         threads=project.gates.benchmark.threads,
         seed=project.training.seed,
     )
@@ -164,11 +168,13 @@ def package_model(
     Raises:
         PackageError: The model reads what the examples lack, fails on its own training rows, cannot be converted, or its graph
             answers in other names, shapes or datatypes than it does.
-        DataError: There are no rows, or a column is missing or has an unsupported type.
+        DataError: There are no rows, or a column is missing or has an unsupported type; or `settings.validation` asks of an
+            input what it cannot have.
     """
-    inputs = source.accept(
+    accepted = source.accept(
         infer_inputs(examples.training, settings.request_inputs, settings.contract, label=examples.label_column)
     )
+    inputs = with_policies(accepted, examples.training, settings.validation)
     golden = _golden(source, examples.training, inputs, settings.seed)
     classes = _classes(source, settings, golden)
     reference = reference_table(

@@ -17,16 +17,22 @@ from tidegate.project.project import Project, ProjectPaths, TargetKind, load_gat
 from tidegate.project.sections import (
     DriftPolicySection,
     FeaturesSection,
-    InferenceLogSection,
     LabelSection,
     MonitoringSection,
     RolloutSection,
-    ServingSection,
     TrainingSection,
+)
+from tidegate.project.serving import (
+    BatchingSection,
+    InferenceLogSection,
+    InputRules,
+    ServingSection,
+    ValidationSection,
 )
 
 __all__ = [
     "AccuracyGate",
+    "BatchingSection",
     "BenchmarkGate",
     "ChampionGate",
     "ClusterSection",
@@ -35,6 +41,7 @@ __all__ = [
     "FeaturesSection",
     "GatesSection",
     "InferenceLogSection",
+    "InputRules",
     "LabelSection",
     "MonitoringSection",
     "OutputTolerances",
@@ -48,6 +55,7 @@ __all__ = [
     "TargetKind",
     "Tolerance",
     "TrainingSection",
+    "ValidationSection",
     "load_gates",
     "load_project",
     "project_schema",

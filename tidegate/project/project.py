@@ -17,15 +17,16 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from tidegate.project.cluster import ClusterSection
 from tidegate.project.gates import GatesSection, ProjectGates
+from tidegate.project.misfit import misfit
 from tidegate.project.reading import as_section, read_bytes, read_fields, refusal
 from tidegate.project.sections import (
     FeaturesSection,
     LabelSection,
     MonitoringSection,
     RolloutSection,
-    ServingSection,
     TrainingSection,
 )
+from tidegate.project.serving import ServingSection
 from tidegate.project.types import Name, Section, StoreAddress, Text
 
 _WHAT = "project file"
@@ -68,6 +69,15 @@ class Project(Section):
             raise ValueError(
                 "rollout.strategy replace needs cluster.mode Standard; Knative starts the new revision beside the old"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_about_request_inputs(self) -> Self:
+        known = self.features.request_inputs
+        for name in self.serving.validation.inputs:
+            if name not in known:
+                allowed = ", ".join(known)
+                raise misfit("serving.validation.inputs", name, f"is none of features.request_inputs ({allowed})")
         return self
 
     _file: Path = PrivateAttr(default=Path("tidegate.yaml"))

@@ -15,6 +15,12 @@ from tidegate.strict_yaml import read_strict_yaml
 
 _SHOWN_CHARACTERS = 80
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]*@")
+# Fields of several types: pydantic tells of each type, by a name of its own at the end, that the value is not of it.
+_SEVERAL_TYPES: dict[tuple[int | str, ...], str] = {
+    ("training", "parameters", "*"): "a bool, int, float or text",
+    ("serving", "validation", "inputs", "*", "value"): "a bool, int, float or text",
+    ("serving", "traces"): "off, parent, or a share over 0 and up to 1",
+}
 _Kind = TypeVar("_Kind", bound=Section)
 
 
@@ -58,8 +64,8 @@ def as_section(what: str, path: str | Path, fields: dict[str, Any], kind: type[_
 
 def _explain(detail: Any, root: type[Section]) -> str:
     location, kind, message = detail["loc"], detail["type"], detail["msg"]
-    if location[:2] == ("training", "parameters") and len(location) == 4:
-        location, message = location[:3], "must be a bool, int, float or text"
+    if allowed := _SEVERAL_TYPES.get(_shape(location[:-1])):
+        location, message = location[:-1], f"must be {allowed}"
     if kind == misfit.KIND:
         return _explain_misfit(location, detail["ctx"])
     field = ".".join(str(part) for part in location) or "(file)"
@@ -78,6 +84,13 @@ def _explain(detail: Any, root: type[Section]) -> str:
     if kind == "string_pattern_mismatch":
         return f"{field}: {_shown(detail['input'])}: {IN_WORDS[detail['ctx']['pattern']]}"
     return f"{field}: {_shown(detail['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _shape(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return a location with the names that a user gave replaced by a star."""
+    if location[:2] == ("training", "parameters"):
+        return (*location[:2], *("*" for _ in location[2:]))
+    return (*location[:3], "*", *location[4:]) if location[:3] == ("serving", "validation", "inputs") else location
 
 
 def _explain_misfit(location: tuple[int | str, ...], found: dict[str, Any]) -> str:

@@ -43,24 +43,6 @@ class TrainingSection(Section):
         return self
 
 
-class InferenceLogSection(Section):
-    """How predictions are written down."""
-
-    rotate_rows: int = Field(default=5000, ge=1, description="A Parquet file is closed after this many rows.")
-    rotate_seconds: Seconds = Field(default=5.0, description="... or after this time.")
-    queue_rows: int = Field(default=50_000, ge=1, description="Rows waiting to be written; more are dropped and counted.")
-
-
-class ServingSection(Section):
-    """The model server."""
-
-    workers: int = Field(default=1, ge=1, le=64)
-    max_rows: int = Field(default=1024, ge=1, description="Rows in one request.")
-    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
-    threshold: Share = Field(default=0.5, description="Probability from which class 1 is answered.")
-    log: InferenceLogSection = InferenceLogSection()
-
-
 class RolloutSection(Section):
     """How traffic shifts to a canary, and what the judge tolerates."""
 

@@ -1,40 +1,79 @@
 """The last step of a release: roll a registered version out on the project's target."""
 
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tidegate.clock import open_clock
 from tidegate.errors import TidegateError
 from tidegate.project import Project
 from tidegate.release.model import open_registry
 from tidegate.release.record import ReleaseLedger
+from tidegate.serving.settings import settings
 from tidegate.storage import open_store
 
 if TYPE_CHECKING:
     from tidegate.rollout.record import RolloutRecord
 
+_COLLECTOR = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
 
 def serving_environment(project: Project, *, clock: str) -> dict[str, str]:
-    """Return the model server's settings for a revision of this project.
+    """Return the variables by which a revision's model server is told what this project decides.
+
+    What is as the server does it anyway is left out: an InferenceService then shows what the project decides, and a runtime can
+    choose what suits its cluster, such as how long idle connections stay open.
 
     Raises:
         ProjectError: It is to run on a cluster without an online store.
         FeatureError: On one machine: its Feast repository names no online store.
     """
+    decided = serving_settings(project, clock=clock)
+    variables = {
+        setting.variable: setting.spell(decided[setting.name])
+        for setting in settings()
+        if setting.name in decided and decided[setting.name] != setting.default
+    }
+    if project.serving.traces_to is not None:
+        variables[_COLLECTOR] = project.serving.traces_to
+    return variables
+
+
+def serving_settings(project: Project, *, clock: str) -> dict[str, Any]:
+    """Return what the project file says of each of the model server's settings that it says something of, by name.
+
+    Raises:
+        ProjectError: As `serving_environment` does.
+        FeatureError: As `serving_environment` does.
+    """
     from tidegate.features.address import project_online_store
 
     serving = project.serving
-    return {
-        "TIDEGATE_NAME": project.name,
-        "TIDEGATE_WORKERS": str(serving.workers),
-        "TIDEGATE_ONLINE_STORE": project_online_store(project),
-        "TIDEGATE_LOG_STORE": project.store_uri,
-        "TIDEGATE_CLOCK": clock,
-        "TIDEGATE_MAX_ROWS": str(serving.max_rows),
-        "TIDEGATE_MAX_BODY_BYTES": str(serving.max_body_bytes),
-        "TIDEGATE_LOG_ROTATE_ROWS": str(serving.log.rotate_rows),
-        "TIDEGATE_LOG_ROTATE_SECONDS": str(serving.log.rotate_seconds),
-        "TIDEGATE_LOG_QUEUE_ROWS": str(serving.log.queue_rows),
+    batching, log = serving.batching, serving.log
+    decided = {
+        "name": project.name,
+        "workers": serving.workers,
+        "online_store": project_online_store(project),
+        "clock": clock,
+        "max_rows": serving.max_rows,
+        "max_body_bytes": serving.max_body_bytes,
+        "max_connections": serving.max_connections,
+        "request_seconds": serving.request_seconds,
+        "read_seconds": serving.read_seconds,
+        "drain_seconds": serving.drain_seconds,
+        "batch_rows": batching.rows,
+        "batch_delay_ms": batching.delay_ms,
+        "queue_rows": batching.queue_rows,
+        "log_store": project.store_uri,
+        "log_mode": log.mode,
+        "log_sample": log.sample,
+        "log_redact": log.redact,
+        "log_rotate_rows": log.rotate_rows,
+        "log_rotate_seconds": log.rotate_seconds,
+        "log_queue_rows": log.queue_rows,
+        "allow_cpu_fallback": serving.allow_cpu_fallback,
+        "access_log": serving.access_log,
+        "traces": str(serving.traces),
     }
+    return decided if serving.idle_seconds is None else {**decided, "idle_seconds": serving.idle_seconds}
 
 
 def roll_out(project: Project, *, release_id: str, version: int, clock: str, reason: str) -> Literal["promoted", "rolled_back"]:

@@ -158,6 +158,11 @@ class Setting:
         """Its environment variable."""
         return f"TIDEGATE_{self.name.upper()}"
 
+    @staticmethod
+    def spell(value: Any) -> str:
+        """Return a value as its environment variable holds it."""
+        return ",".join(value) if isinstance(value, tuple) else str(value)
+
     def check(self, value: Any) -> None:
         """Raise ServingError, naming the setting and its bounds, unless the value lies within them."""
         if get_origin(self.kind) is Literal and value not in get_args(self.kind):

@@ -26,7 +26,8 @@ REQUIRED = {
 }  # fmt: skip
 SECTIONS = [
     "features", "label", "training", "gates", "gates.data", "gates.parity", "gates.accuracy",
-    "gates.benchmark", "gates.champion", "gates.prices", "serving", "serving.log", "rollout", "monitoring", "monitoring.policy",
+    "gates.benchmark", "gates.champion", "gates.prices", "serving", "serving.batching", "serving.validation",
+    "serving.log", "rollout", "monitoring", "monitoring.policy",
 ]  # fmt: skip
 
 _TOLERANCE = {"max_absolute": 0.1, "max_relative": 0.1, "max_flip_rate": 0.1}

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
-from tidegate.cli.serve import command as serve
+from tidegate.cli import serve as serve_command
+from tidegate.cli.main import run
 from tidegate.errors import FeatureError, ProjectError
 from tidegate.features.address import online_store_address
 from tidegate.project import Project, load_project
-from tidegate.release.delivery import serving_environment
+from tidegate.release.delivery import serving_environment, serving_settings
+from tidegate.serving.settings import ServeSettings, settings
 
 
 @pytest.fixture
@@ -29,12 +32,71 @@ def test_environment_holds_the_project_s_settings(project, repository):
         "TIDEGATE_ONLINE_STORE": f"sqlite://{project.paths.workspace}/features/online.db",
         "TIDEGATE_LOG_STORE": project.store_uri,
         "TIDEGATE_CLOCK": "replay:/clock",
-        "TIDEGATE_MAX_ROWS": "1024",
-        "TIDEGATE_MAX_BODY_BYTES": "4194304",
         "TIDEGATE_LOG_ROTATE_ROWS": "1000",
-        "TIDEGATE_LOG_ROTATE_SECONDS": "5.0",
-        "TIDEGATE_LOG_QUEUE_ROWS": "50000",
+    }, "what is as the server does it anyway is left out"
+
+
+DECIDED = {
+    "serving": {
+        "workers": 4,
+        "max_rows": 10,
+        "max_body_bytes": 2048,
+        "max_connections": 5,
+        "request_seconds": 1.5,
+        "read_seconds": 2.0,
+        "idle_seconds": 600.0,
+        "drain_seconds": 3.0,
+        "batching": {"rows": 8, "delay_ms": 0.5, "queue_rows": 100},
+        "log": {
+            "mode": "audit",
+            "sample": 0.1,
+            "redact": ["tail", "carrier:hash"],
+            "rotate_rows": 7,
+            "rotate_seconds": 1.0,
+            "queue_rows": 9,
+        },
+        "access_log": "all",
+        "traces": 0.25,
+        "allow_cpu_fallback": True,
     }
+}
+
+
+def test_everything_that_a_project_can_decide_reaches_the_server(tmp_path, project_text, project, repository, monkeypatch):
+    file = tmp_path / "decided.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(project_text) | DECIDED))
+    decided = load_project(file)
+    for variable, value in serving_environment(decided, clock="at:2013-01-01T00:00:00+00:00").items():
+        monkeypatch.setenv(variable, value)
+    served: list[ServeSettings] = []
+    monkeypatch.setattr(serve_command, "serve", served.append)
+
+    with pytest.raises(SystemExit):
+        run(["serve", "package"])
+
+    assert served == [ServeSettings(package="package", **serving_settings(decided, clock="at:2013-01-01T00:00:00+00:00"))]
+    undecided = {"package", "version", "revision", "repository", "host", "http_port", "grpc_port", "verify_key"}
+    as_by_default = {setting.name for setting in settings() if getattr(served[0], setting.name) == setting.default}
+    assert as_by_default | {"package"} == undecided | {"drain_delay_seconds"}
+
+
+def test_spans_go_where_the_project_says(tmp_path, project_text, project, repository):
+    file = tmp_path / "traced.yaml"
+    serving = {"serving": {"traces": "parent", "traces_to": "http://collector:4318"}}
+    file.write_text(yaml.safe_dump(yaml.safe_load(project_text) | serving))
+
+    environment = serving_environment(load_project(file), clock="wall")
+
+    assert (environment["TIDEGATE_TRACES"], environment["OTEL_EXPORTER_OTLP_ENDPOINT"]) == ("parent", "http://collector:4318")
+
+
+def test_what_a_project_leaves_out_is_as_the_server_does_it(tmp_path, project_text, project, repository):
+    file = tmp_path / "silent.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(project_text) | {"serving": {}}))
+
+    environment = serving_environment(load_project(file), clock="wall")
+
+    assert environment.keys() == {"TIDEGATE_NAME", "TIDEGATE_ONLINE_STORE", "TIDEGATE_LOG_STORE"}
 
 
 @pytest.fixture
@@ -63,7 +125,7 @@ def test_a_cluster_without_an_online_store_is_one_error(on_cluster):
 
 def test_model_server_reads_every_setting(project, repository):
     app = typer.Typer()
-    app.command()(serve)
+    app.command()(serve_command.command)
     read = {parameter.envvar for parameter in typer.main.get_command(app).params}
 
     assert serving_environment(project, clock="wall").keys() <= read
