@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,10 +80,15 @@ def launch_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 @contextmanager
 def launcher(place: Path) -> Iterator[Callable[..., RunningServer]]:
-    """Give a function that starts servers, whose files lie in `place`; none of them outlives the context."""
+    """Give a function that starts servers, whose files lie in `place`; none of them outlives the context.
+
+    Its `process` holds arguments for `subprocess.Popen`, of which `env` is added to the environment.
+    """
     running: list[RunningServer] = []
 
-    def start(package: Path | str, *, wait: bool = True, **options: Any) -> RunningServer:
+    def start(
+        package: Path | str, *, wait: bool = True, process: Mapping[str, Any] | None = None, **options: Any
+    ) -> RunningServer:
         folder = place / f"server-{len(running)}"
         folder.mkdir()
         chosen: dict[str, Any] = {
@@ -99,14 +104,16 @@ def launcher(place: Path) -> Iterator[Callable[..., RunningServer]]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         began = time.monotonic()
         with (folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen([*COMMAND, str(package), *arguments], stderr=stderr, env=environment)
+            own = {"stderr": stderr} | dict(process or {})
+            own["env"] = environment | own.get("env", {})
+            started = subprocess.Popen([*COMMAND, str(package), *arguments], **own)
         server = RunningServer(
-            process, int(chosen["http_port"]), int(chosen["grpc_port"]), folder / "stderr", Path(str(chosen["log_store"]))
+            started, int(chosen["http_port"]), int(chosen["grpc_port"]), folder / "stderr", Path(str(chosen["log_store"]))
         )
         running.append(server)
         if wait:
-            wait_until(lambda: is_ready(server) or process.poll() is not None, f"ready server: {folder}/stderr")
-            assert process.poll() is None, server.stderr
+            wait_until(lambda: is_ready(server) or started.poll() is not None, f"ready server: {folder}/stderr")
+            assert started.poll() is None, server.stderr
             server.ready_after = time.monotonic() - began
         return server
 
