@@ -13,7 +13,7 @@ from http.client import HTTPException
 
 from tidegate.errors import MonitoringError
 from tidegate.monitoring.records import DriftCheck
-from tidegate.serving.metrics.cells import DRIFT_CHECKED, DRIFT_DETECTED, DRIFT_INDEX, PUSHED_METRICS
+from tidegate.serving.metrics.names import DRIFT_CHECKED, DRIFT_DETECTED, DRIFT_INDEX, PUSHED_METRICS
 
 _TIMEOUT = 5.0  # seconds, of one request
 _ATTEMPTS = 3

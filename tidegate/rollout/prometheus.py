@@ -14,7 +14,7 @@ from tidegate.rollout.gateway_counters import Counted, gateway
 from tidegate.rollout.growth import Growth
 from tidegate.rollout.metrics_source import LatencyHistogram, RevisionCounters
 from tidegate.rollout.prometheus_api import PrometheusApi, Series, selector
-from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.names import LATENCY, LATENCY_BOUNDS
 
 _PAST = 3600.0  # seconds that the first look takes in, so that it counts what restarted or vanished in them
 _PAST_EVERY = 60.0  # seconds between the values it reads of them: an hour of raw samples of a large service is too much

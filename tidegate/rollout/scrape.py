@@ -7,14 +7,14 @@ the canary counts for neither of its numbers.
 
 import re
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tidegate.deployment.local.envoy_admin import EnvoyAdmin
 from tidegate.deployment.local.envoy_config import stat_name
 from tidegate.deployment.local.target import LocalTarget
 from tidegate.errors import DeploymentError, RolloutError
 from tidegate.rollout.metrics_source import LatencyHistogram, RevisionCounters
-from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.names import LATENCY, LATENCY_BOUNDS
 
 _TIMEOUT = 2.0
 _BUCKETS = len(LATENCY_BOUNDS) + 1
@@ -107,9 +107,13 @@ def _scrape(port: int) -> tuple[int, ...] | None:
             text = response.read().decode()
     except OSError:
         return None
-    cumulative = [int(count) for count in _BUCKET_LINE.findall(text)]
-    if len(cumulative) != _BUCKETS:
-        raise RolloutError(f"the model server on port {port} has {len(cumulative)} buckets of {LATENCY}, not {_BUCKETS}")
+    lines = [int(count) for count in _BUCKET_LINE.findall(text)]
+    if not lines or len(lines) % _BUCKETS:
+        raise RolloutError(f"the model server on port {port} has {len(lines)} buckets of {LATENCY}, not {_BUCKETS} a version")
+    return _sum(_counts(lines[start : start + _BUCKETS]) for start in range(0, len(lines), _BUCKETS))
+
+
+def _counts(cumulative: Sequence[int]) -> tuple[int, ...]:
     return tuple(after - before for before, after in zip((0, *cumulative), cumulative, strict=False))
 
 

@@ -16,7 +16,11 @@ from tidegate.errors import ServingError, TidegateError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.format.package import fetch_package, read_manifest
 from tidegate.serving.events import emit
-from tidegate.serving.metrics.cells import MetricsLayout, MetricsMemory, WorkerMetrics
+from tidegate.serving.metrics.board import WorkerBoard
+from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.metrics.layout import MetricsLayout
+from tidegate.serving.metrics.memory import MetricsMemory
+from tidegate.serving.metrics.text import Scrape
 from tidegate.serving.model.served import Identity
 from tidegate.serving.settings import ServeSettings
 
@@ -43,7 +47,10 @@ def serve(settings: ServeSettings) -> None:
             version=settings.version,
             revision=settings.revision or f"v{settings.version}",
         )
-        memory = MetricsMemory(MetricsLayout(manifest), settings.workers)
+        metrics = folder / "metrics"
+        labels = {"model": identity.name, "version": identity.version, "revision": identity.revision}
+        memory = MetricsMemory.open(metrics, MetricsLayout(manifest), settings.workers, labels)
+        board = WorkerBoard(settings.workers, labels)
         emit(
             "starting",
             model=identity.name,
@@ -53,7 +60,7 @@ def serve(settings: ServeSettings) -> None:
             variant=f"{manifest.variant.candidate}/{manifest.variant.name}",
             workers=settings.workers,
         )
-        crew = _Crew(settings, identity, package, manifest, memory)
+        crew = _Crew(settings, identity, package, manifest, memory, board, Scrape(metrics, board))
         if settings.workers == 1:
             crew.run_worker(0)
         else:
@@ -64,13 +71,22 @@ class _Crew:
     """The workers of one server, as their parent process sees them."""
 
     def __init__(
-        self, settings: ServeSettings, identity: Identity, package: Path, manifest: Manifest, memory: MetricsMemory
+        self,
+        settings: ServeSettings,
+        identity: Identity,
+        package: Path,
+        manifest: Manifest,
+        memory: MetricsMemory,
+        board: WorkerBoard,
+        scrape: Scrape,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._package = package
         self._manifest = manifest
         self._memory = memory
+        self._board = board
+        self._scrape = scrape
         self._indexes: dict[int, int] = {}  # by process id
         self._errors_read, self._errors_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._asked_to_stop = False
@@ -87,6 +103,8 @@ class _Crew:
             package=self._package,
             manifest=self._manifest,
             memory=self._memory,
+            board=self._board,
+            scrape=self._scrape,
             index=index,
         ).run()
 
@@ -143,7 +161,8 @@ class _Crew:
             if process == 0:
                 return
             index = self._indexes.pop(process)
-            was_ready = bool(self._memory.slab(index)[self._memory.layout.ready_at])
+            was_ready = self._board.is_ready(index)
+            self._board.forget(index)
             WorkerMetrics(self._memory, index).forget_gauges()
             exit_code = os.waitstatus_to_exitcode(wait_status)
             if self._stopping:

@@ -20,7 +20,10 @@ from tidegate.errors import ServingError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.events import EventHandler, emit
 from tidegate.serving.inference_log.log import InferenceLog, LogLimits
-from tidegate.serving.metrics.cells import MetricsMemory, WorkerMetrics
+from tidegate.serving.metrics.board import WorkerBoard
+from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.metrics.memory import MetricsMemory
+from tidegate.serving.metrics.text import Scrape
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.lookup import FeatureLookup
 from tidegate.serving.model.served import Identity, ServedModel
@@ -42,6 +45,8 @@ class Worker:
         package: The verified package's directory.
         manifest: The package's manifest.
         memory: The metrics of all workers.
+        board: What all workers are doing.
+        scrape: Answers scrapes for all of them.
         index: Which of the workers this is.
     """
 
@@ -53,6 +58,8 @@ class Worker:
         package: Path,
         manifest: Manifest,
         memory: MetricsMemory,
+        board: WorkerBoard,
+        scrape: Scrape,
         index: int,
     ) -> None:
         """Take note of what to serve; nothing is opened yet."""
@@ -61,12 +68,15 @@ class Worker:
         self.package = package
         self.manifest = manifest
         self.memory = memory
+        self.board = board
+        self.scrape = scrape
         self.index = index
         self._metrics = WorkerMetrics(memory, index)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises a TidegateError if the model cannot be served."""
         begun = perf_counter()
+        self.board.enter(self.index)
         sys.setswitchinterval(_SWITCH_SECONDS)
         warnings.filterwarnings("ignore", "overflow encountered in cast")  # validation refuses what overflowed
         engine = Engine(self.package, self.manifest)
@@ -90,7 +100,7 @@ class Worker:
             emit("model loaded", worker=self.index, golden_difference=difference, seconds=round(perf_counter() - begun, 3))
             uvloop.run(self._serve(model))
         finally:
-            self._metrics.set_ready(False)
+            self.board.set_ready(self.index, False)
             if log is not None:
                 log.close()
         emit("stopped", worker=self.index)
@@ -157,12 +167,12 @@ class Worker:
 
     def _set_ready(self, model: ServedModel, ready: bool) -> None:
         model.ready = ready
-        self._metrics.set_ready(ready)
+        self.board.set_ready(self.index, ready)
 
     def _http_server(self, model: ServedModel) -> Server:
         logging.getLogger("_granian").setLevel(logging.ERROR)
         return Server(
-            HttpApplication(model, self.memory, max_body_bytes=self.settings.max_body_bytes),
+            HttpApplication(model, self.scrape, max_body_bytes=self.settings.max_body_bytes),
             address=self.settings.host,
             port=self.settings.http_port,
             interface=Interfaces.RSGI,

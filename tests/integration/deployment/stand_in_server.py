@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.names import LATENCY, LATENCY_BOUNDS
 
 package = Path(sys.argv[1].removeprefix("file://"))
 answered = 0

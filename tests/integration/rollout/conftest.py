@@ -20,7 +20,7 @@ from tests.ports import free_port
 from tidegate.deployment.inference_service import Revision, Service
 from tidegate.project.cluster import Prometheus
 from tidegate.rollout.prometheus import PrometheusMetricsSource
-from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.names import LATENCY, LATENCY_BOUNDS
 
 SERVICE, NAMESPACE = "flights", "models"
 SCRAPE_SECONDS = 0.5

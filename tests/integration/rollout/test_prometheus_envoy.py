@@ -25,7 +25,7 @@ from tidegate.registry.registry import ModelRegistry
 from tidegate.rollout import prometheus_api
 from tidegate.rollout.prometheus import PrometheusMetricsSource
 from tidegate.rollout.rollout import run_rollout, start_rollout
-from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.names import LATENCY, LATENCY_BOUNDS
 from tidegate.storage.directory import DirectoryStore
 
 NAME, NAMESPACE = "flights-late", "models"

@@ -16,7 +16,7 @@ from tidegate.packaging.format.golden import read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, TensorSpec
 from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.grpc_v2.messages import methods_of
-from tidegate.serving.metrics.cells import LOG_ROWS, PREDICTIONS, REQUESTS
+from tidegate.serving.metrics.names import LOG_ROWS, PREDICTIONS, REQUESTS
 from tidegate.serving.protocol.tensors import from_binary, to_binary
 
 SERVICE = "inference.GRPCInferenceService"

@@ -16,7 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tidegate.serving.metrics.cells import LOG_DROPPED_ROWS, LOG_FAILURES, REQUESTS, WORKERS_READY
+from tidegate.serving.metrics.names import LOG_DROPPED_ROWS, LOG_FAILURES, REQUESTS, WORKERS_READY
 
 
 def logged_ids(server: Any) -> list[str]:

@@ -20,7 +20,7 @@ from tidegate.features.online_file import open_writer, upsert
 from tidegate.features.packed_row import key_order, pack_key, pack_row, view_prefix
 from tidegate.packaging.running.inference import PackageModel
 from tidegate.serving.grpc_v2.messages import message_class, methods_of
-from tidegate.serving.metrics.cells import FEATURE_MISSING, LATENCY, LOG_ROWS, REQUESTS
+from tidegate.serving.metrics.names import FEATURE_MISSING, LATENCY, LOG_ROWS, REQUESTS
 
 
 @pytest.fixture

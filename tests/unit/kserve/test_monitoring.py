@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tidegate.rollout.gateway_counters import GATEWAY_METRICS
-from tidegate.serving.metrics.cells import COMMON_LABELS, LATENCY_BOUNDS, METRICS, PUSHED_METRICS
+from tidegate.serving.metrics.names import COMMON_LABELS, LATENCY_BOUNDS, METRICS, PUSHED_METRICS
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "kserve/monitoring"

@@ -12,7 +12,7 @@ from tidegate.errors import DeploymentError, RolloutError
 from tidegate.project.cluster import Prometheus
 from tidegate.rollout import prometheus_api
 from tidegate.rollout.prometheus import PrometheusMetricsSource
-from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.names import LATENCY, LATENCY_BOUNDS
 
 NOW = 1_000_000.0
 

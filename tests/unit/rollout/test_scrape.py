@@ -9,7 +9,7 @@ from tidegate.deployment.local.target import ServerProcess
 from tidegate.errors import DeploymentError, RolloutError
 from tidegate.rollout import scrape
 from tidegate.rollout.scrape import ScrapeMetricsSource
-from tidegate.serving.metrics.cells import LATENCY, LATENCY_BOUNDS
+from tidegate.serving.metrics.names import LATENCY, LATENCY_BOUNDS
 
 
 class FakeTarget:

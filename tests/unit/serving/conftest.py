@@ -13,7 +13,9 @@ from tidegate.errors import FeatureError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.inference_log.table import LogRecord
-from tidegate.serving.metrics.cells import MetricsLayout, MetricsMemory, WorkerMetrics
+from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.metrics.layout import MetricsLayout
+from tidegate.serving.metrics.memory import MetricsMemory
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.lookup import FeatureLookup
 from tidegate.serving.model.served import Identity, ServedModel
@@ -90,7 +92,7 @@ def tiny_engine(tiny_package: Path, tiny_manifest: Manifest) -> Engine:
 @pytest.fixture
 def make_served(tiny_manifest: Manifest, tiny_engine: Engine) -> Callable[..., Served]:
     def make(manifest: Manifest = tiny_manifest, *, max_rows: int = 100) -> Served:
-        memory = MetricsMemory(MetricsLayout(manifest), 1)
+        memory = MetricsMemory(MetricsLayout(manifest), 1, {"model": "tiny", "version": "3", "revision": "v3"})
         metrics = WorkerMetrics(memory, 0)
         reader, log = FakeReader(), ListLog()
         lookup = None

@@ -8,7 +8,6 @@ import msgspec
 
 import tidegate
 from tidegate.packaging.format.manifest import TensorSpec
-from tidegate.serving.metrics.cells import MetricsMemory, render
 from tidegate.serving.model.served import ServedModel
 from tidegate.serving.protocol import codec_json, codec_v1
 from tidegate.serving.protocol.errors import RequestError, bad_request
@@ -28,13 +27,11 @@ _REQUEST_ID = "x-request-id"
 class HttpApplication:
     """Answers HTTP requests for one served model."""
 
-    def __init__(self, model: ServedModel, memory: MetricsMemory, *, max_body_bytes: int) -> None:
+    def __init__(self, model: ServedModel, scrape: Callable[[], bytes], *, max_body_bytes: int) -> None:
         """Lay out the routes."""
         self._model = model
-        self._memory = memory
+        self._scrape = scrape
         self._max_body_bytes = max_body_bytes
-        identity = model.identity
-        self._labels = {"model": identity.name, "version": identity.version, "revision": identity.revision}
         self._datatypes = {spec.name: spec.datatype for spec in model.manifest.signature.inputs}
         self._reads, self._infers = self._routes()
 
@@ -54,7 +51,7 @@ class HttpApplication:
             "/v2": self._server_metadata,
             "/v2/health/live": lambda: (200, _JSON, b'{"live":true}'),
             "/v2/health/ready": self._server_ready,
-            "/metrics": lambda: (200, _METRICS, render(self._memory, self._labels)),
+            "/metrics": lambda: (200, _METRICS, self._scrape()),
             v1: self._v1_status,
         }
         infers: dict[str, Infer] = {f"{v1}:predict": self._predict_v1}

@@ -18,16 +18,11 @@ from tidegate.packaging.format.manifest import Manifest
 from tidegate.serving.inference_log.log import InferenceLog, LogLimits
 from tidegate.serving.inference_log.schema import log_schema
 from tidegate.serving.inference_log.table import LogRecord, LogTableBuilder
-from tidegate.serving.metrics.cells import (
-    LOG_DROPPED_ROWS,
-    LOG_FAILURES,
-    LOG_ROWS,
-    QUEUE_ROWS,
-    MetricsLayout,
-    MetricsMemory,
-    WorkerMetrics,
-    render,
-)
+from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.metrics.layout import MetricsLayout
+from tidegate.serving.metrics.memory import MetricsMemory
+from tidegate.serving.metrics.names import LOG_DROPPED_ROWS, LOG_FAILURES, LOG_QUEUE_ROWS, LOG_ROWS
+from tidegate.serving.metrics.text import render
 from tidegate.storage import ObjectStore, open_store
 
 TIME = datetime(2013, 6, 1, 12, 30, tzinfo=UTC)
@@ -185,7 +180,7 @@ def make_log(tiny_manifest: Manifest, store: Flaky, memory: MetricsMemory) -> It
 
 
 def metric(memory: MetricsMemory, name: str, label: str = "") -> int:
-    lines = render(memory, {"model": "tiny"}).decode().splitlines()
+    lines = render(memory).decode().splitlines()
     return int(next(line for line in lines if line.startswith(name) and label in line).split()[-1])
 
 
@@ -203,7 +198,7 @@ def test_closing_writes_what_is_left(make_log: Callable[..., InferenceLog], stor
     log.close()
     assert [row["prediction_id"] for row in store.rows()] == [f"r{number}/{row}" for number in range(10) for row in range(2)]
     assert metric(memory, LOG_ROWS) == 20
-    assert metric(memory, QUEUE_ROWS) == 0
+    assert metric(memory, LOG_QUEUE_ROWS) == 0
 
 
 def test_files_are_partitioned_by_the_hour_of_event_time(make_log: Callable[..., InferenceLog], store: Flaky) -> None:

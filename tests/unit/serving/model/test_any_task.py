@@ -23,7 +23,10 @@ from tidegate.serving.grpc_v2 import codec as grpc_codec
 from tidegate.serving.grpc_v2.messages import message_class
 from tidegate.serving.inference_log.schema import MOST_VALUES, log_schema
 from tidegate.serving.inference_log.table import LogRecord, LogTableBuilder
-from tidegate.serving.metrics.cells import MetricsLayout, MetricsMemory, WorkerMetrics, render
+from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.metrics.layout import MetricsLayout
+from tidegate.serving.metrics.memory import MetricsMemory
+from tidegate.serving.metrics.text import render
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.served import Identity, ServedModel
 from tidegate.serving.model.validation import InputValidator
@@ -68,7 +71,7 @@ class Server:
         return rows
 
     def metrics(self) -> list[str]:
-        return render(self.memory, {"model": self.manifest.name}).decode().splitlines()
+        return render(self.memory).decode().splitlines()
 
     def unusual(self, name: str) -> int:
         return next(
@@ -100,7 +103,7 @@ def serve(packages: dict[str, Path]) -> Callable[[str], Server]:
         engine = Engine(package, manifest)
         assert engine.warning is None
         assert engine.replay_golden(package) == 0
-        memory = MetricsMemory(MetricsLayout(manifest), 1)
+        memory = MetricsMemory(MetricsLayout(manifest), 1, {"model": manifest.name})
         builder = LogTableBuilder(manifest, model=name, version="1", revision="v1")
         server = Server(None, manifest, read_golden(package / GOLDEN_NAME), [], memory, builder)  # type: ignore[arg-type]
         server.model = ServedModel(

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from tidegate.packaging.format.manifest import Manifest
-from tidegate.serving.metrics.cells import FEATURE_MISSING, PREDICTIONS, UNUSUAL_VALUES, render
+from tidegate.serving.metrics.names import FEATURE_MISSING, PREDICTIONS, UNUSUAL_VALUES
+from tidegate.serving.metrics.text import render
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.protocol.request import InferRequest
 
 
 def metric(served: Any, name: str, label: str) -> int:
-    lines = render(served.memory, {"model": "tiny"}).decode().splitlines()
+    lines = render(served.memory).decode().splitlines()
     return int(next(line for line in lines if line.startswith(name) and label in line).split()[-1])
 
 

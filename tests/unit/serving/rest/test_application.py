@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tidegate.serving.metrics.cells import REQUESTS, render
+from tidegate.serving.metrics.names import REQUESTS
+from tidegate.serving.metrics.text import render
 from tidegate.serving.rest.application import HttpApplication
 
 
@@ -43,7 +44,7 @@ Reply = tuple[int, dict[str, str], bytes]
 
 
 def send(served: Any, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-    application = HttpApplication(served.model, served.memory, max_body_bytes=2000)
+    application = HttpApplication(served.model, lambda: render(served.memory), max_body_bytes=2000)
     protocol = Protocol(body)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     if body and "transfer-encoding" not in sent:
@@ -168,7 +169,7 @@ def test_failures_are_counted_and_say_why(served: Any, body: bytes, headers: dic
     found, _, answer = send(served, "POST", "/v2/models/tiny/infer", body, **headers)
     assert found == status
     assert message in json.loads(answer)["error"]
-    assert f'{REQUESTS}{{model="m",status="{status}"}} 1' in render(served.memory, {"model": "m"}).decode()
+    assert f'{REQUESTS}{{model="tiny",version="3",revision="v3",status="{status}"}} 1' in render(served.memory).decode()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_a_body_in_chunks_is_read(served: Any) -> None:
 
 
 def test_a_body_that_is_too_large_is_not_read(served: Any) -> None:
-    application = HttpApplication(served.model, served.memory, max_body_bytes=2000)
+    application = HttpApplication(served.model, lambda: render(served.memory), max_body_bytes=2000)
     protocol = Protocol(b"x" * 9999)
     asyncio.run(application.__rsgi__(Scope("POST", "/v2/models/tiny/infer", {"content-length": "9999"}), protocol))
     assert protocol.reads == 0
