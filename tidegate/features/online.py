@@ -49,10 +49,15 @@ class Lookup:
 
 
 class OnlineReader:
-    """Reads the online store for one feature contract, from one event loop; a writer may write meanwhile."""
+    """Reads the online store for one feature contract, from one event loop; a writer may write meanwhile.
+
+    Attributes:
+        waits: Whether a read may wait for something, as for a Redis; a file is read at once.
+    """
 
     def __init__(self, rows: RowReader, contract: FeatureContract) -> None:
         """Read the views of `contract` from `rows`."""
+        self.waits = rows.waits
         self._rows = rows
         self._join_keys = contract.join_keys
         self._views = [_ViewReader(contract.project, view) for view in contract.views]

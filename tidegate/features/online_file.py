@@ -83,6 +83,8 @@ def upsert(connection: sqlite3.Connection, rows: Iterable[PackedRow]) -> None:
 class FileRowReader:
     """Reads the file; it is a RowReader. A batch of rows is one state of the file, up to 16,384 keys."""
 
+    waits = False
+
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, which need not be there yet; raises FeatureError if it is no online store."""
         self._path = path

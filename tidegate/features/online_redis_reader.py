@@ -28,6 +28,8 @@ _PROBE = lookup_command([b""])  # whoever may log in may still be forbidden to r
 class RedisRowReader:
     """Reads rows; it is a RowReader. It belongs to the event loop of its first lookup."""
 
+    waits = True
+
     def __init__(self, address: RedisAddress) -> None:
         """Check that the rows can be read; raises FeatureError if not: a server that cannot should not get ready."""
         self._address = address

@@ -25,6 +25,10 @@ class Watermark(NamedTuple):
 class RowReader(Protocol):
     """What the model server asks of an online store, from its event loop."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether `fetch` may wait for something."""
+
     async def fetch(self, keys: Sequence[bytes]) -> Mapping[bytes, FoundRow]:
         """Return the rows that lie under `keys`, as one state of the store; raises FeatureError if it cannot be read."""
 

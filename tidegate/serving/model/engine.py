@@ -26,6 +26,7 @@ class Engine:
         """Load the graph as the manifest's runtime says; raises PackageError if ONNX Runtime refuses it."""
         graph = GraphSession.of_package(package, manifest, spinning=False)
         self.run = graph.run
+        self.run_feeds = graph.run_feeds
         self.warning = graph.warning
 
     def replay_golden(self, package: Path) -> float:

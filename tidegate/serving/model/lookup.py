@@ -34,6 +34,10 @@ class Lookup(Protocol):
 class FeatureReader(Protocol):
     """Reads online features; `tidegate.features.online.OnlineReader` is one."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a read may wait for something; one that does not needs no task of the event loop."""
+
     async def read(self, keys: Mapping[str, Sequence[str | int | None]], at: datetime) -> Lookup:
         """Return the features of each row of `keys` as they were knowable at `at`; raises FeatureError."""
 
@@ -47,7 +51,11 @@ class Features:
 
 
 class FeatureLookup:
-    """Fills in a model's features from a reader."""
+    """Fills in a model's features from a reader.
+
+    Attributes:
+        waits: Whether a read may wait for something.
+    """
 
     def __init__(
         self,
@@ -65,16 +73,17 @@ class FeatureLookup:
             count_missing: Called with a view and how many of its rows were missing.
         """
         dtypes = {spec.name: NUMPY_TYPES[spec.datatype] for spec in signature.inputs}
+        self.waits = reader.waits
         self._reader = reader
         self._count_missing = count_missing
         self._views = tuple(
             (view, tuple(_FieldFill(view, field, dtypes) for field in view.features)) for view in contract.views
         )
 
-    async def read(self, keys: Mapping[str, Array], at: datetime) -> Features:
+    async def read(self, keys: Mapping[str, Sequence[Any]], at: datetime) -> Features:
         """Return the features of every row of `keys` at event time `at`; raises RequestError (503)."""
         try:
-            found = await self._reader.read({name: values.tolist() for name, values in keys.items()}, at)
+            found = await self._reader.read(keys, at)
         except TidegateError as error:
             raise RequestError(503, f"features could not be looked up: {error}") from error
         tensors: dict[str, Array] = {}
@@ -98,7 +107,7 @@ class _FieldFill:
         self._default = _default_of(field, self._dtype)
         self._nan_is_fine = self._dtype.kind == "f" and field.default is None and not field.required
 
-    def __call__(self, column: Array, absent: Array | None, keys: Mapping[str, Array]) -> Array:
+    def __call__(self, column: Array, absent: Array | None, keys: Mapping[str, Sequence[Any]]) -> Array:
         missing = self._missing(column, absent)
         if missing is not None:
             if self._field.required:
@@ -118,7 +127,7 @@ class _FieldFill:
             return absent
         return null if absent is None else null | absent
 
-    def _absence(self, row: int, keys: Mapping[str, Array]) -> str:
+    def _absence(self, row: int, keys: Mapping[str, Sequence[Any]]) -> str:
         key = ", ".join(f"{name}={keys[name][row]}" for name in self._view.join_keys)
         return (
             f"required feature {self._view.name}:{self._field.name} is missing for {key} (row {row}): "

@@ -1,21 +1,26 @@
-"""A served model: answers one request by checking it, looking its features up, running the graph and logging the rows."""
+"""A served model: checks a request, looks its features up, has the graph run with others', and logs the rows."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns, time_ns
+from typing import Any
 
 from tidegate.clock import Clock
 from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
 from tidegate.serving.inference_log.log import InferenceLog
-from tidegate.serving.inference_log.table import LogRecord
+from tidegate.serving.inference_log.record import LogRecord
 from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.model.batching import Batcher, BatchLimits, Call
 from tidegate.serving.model.engine import Engine
+from tidegate.serving.model.feeds import Feeder
 from tidegate.serving.model.lookup import FeatureLookup
-from tidegate.serving.model.validation import CheckedInputs, InputValidator
+from tidegate.serving.model.reading import Inputs, RequestReader
 from tidegate.serving.protocol.errors import RequestError, bad_request
-from tidegate.serving.protocol.request import InferAnswer, InferRequest
+from tidegate.serving.protocol.request import InferAnswer, InferRequest, Reply
 from tidegate.serving.protocol.tensors import Array
 
 
@@ -29,12 +34,16 @@ class Identity:
 
 
 class ServedModel:
-    """One model package and all that answers for it.
+    """One model package and all that answers for it, on one event loop.
 
     Attributes:
-        ready: Whether this worker wants requests: from the golden replay until it is asked to stop.
+        manifest: The package's.
+        identity: What it is served as.
+        metrics: Where its requests are counted.
         inputs: What callers send.
         outputs: What is answered.
+        output_datatypes: The datatype of each output.
+        fallback: Why it runs on the CPU though its package asks for an accelerator; None if it does not.
     """
 
     def __init__(
@@ -48,70 +57,171 @@ class ServedModel:
         clock: Clock,
         metrics: WorkerMetrics,
         max_rows: int,
+        limits: BatchLimits,
     ) -> None:
         """Join the parts; `lookup` may be None only for a package without looked-up features."""
         self.manifest = manifest
         self.identity = identity
         self.metrics = metrics
+        self.inputs = _request_specs(manifest)
+        self.outputs = _output_specs(manifest)
+        self.fallback = engine.warning
+        self.output_datatypes = {spec.name: spec.datatype for spec in self.outputs}
         self._engine = engine
         self._lookup = lookup
         self._log = log
         self._clock = clock
-        self._validator = InputValidator(manifest, max_rows=max_rows, count_unusual=metrics.count_unusual)
-        self._labels = Labels(manifest)
+        self._reader = RequestReader(manifest, max_rows=max_rows, count_unusual=metrics.count_unusual)
+        self._feeder = Feeder(manifest)
+        self._labels = Labels(manifest) if Labels(manifest).exist else None
         self._is_binary = manifest.task == "binary-classification"
-        self.ready = False
-        self.inputs = _request_specs(manifest)
-        self.outputs = _output_specs(manifest)
-        self._output_names = frozenset(spec.name for spec in self.outputs)
+        self._batcher = Batcher(self._run, limits, metrics, answered=self._answered, failed=self._failed)
+        self._lookups: set[asyncio.Task[None]] = set()
+        self._under_way = 0
 
-    async def answer(self, request: InferRequest, started: int) -> InferAnswer:
-        """Return the outputs for a request that arrived at `started` (`perf_counter_ns`); only a lookup may wait.
+    def submit(self, request: InferRequest, reply: Reply) -> None:
+        """Answer a request; `reply` gets the answer, or a RequestError, before this returns or later.
 
-        Raises:
-            RequestError: 400 if the request does not fit the model, 503 if a required feature is missing, 500 if the
-                graph cannot be run on it.
+        The error's status is 400 if the request does not fit the model, 429 if too many wait, 503 if a required feature is
+        missing, 504 if it waited too long, 500 if the graph cannot be run on it.
         """
-        self._check_wanted(request.outputs)
-        inputs = self._validator.check(request.tensors)
-        record = LogRecord(request.id, inputs.rows, self._clock.now(), time_ns(), 200, 0, inputs.keys, inputs.tensors)
         try:
-            outputs = await self._outputs(inputs, record)
+            self._check_wanted(request.outputs)
+            inputs = self._reader.read(request.tensors)
         except RequestError as error:
-            record.status, record.error = error.status, str(error)
-            self._write_down(record, started)
-            raise
-        record.outputs = outputs
-        self._write_down(record, started)
-        return InferAnswer(request.id, _selected(outputs, request.outputs))
+            reply(error)
+            return
+        self._under_way += 1
+        call = Call(request, inputs, reply, self._clock.now())
+        if self._lookup is None or inputs.features_given:
+            self._queue(call)
+        else:
+            self._look_up(call, self._lookup)
 
-    def _write_down(self, record: LogRecord, started: int) -> None:
-        record.latency_us = (perf_counter_ns() - started) // 1000
+    @property
+    def idle(self) -> bool:
+        """Whether every request that was submitted is answered."""
+        return self._under_way == 0
+
+    def close(self) -> None:
+        """Write the log's last rows and let go of the graph; called from another thread than the loop's, once idle."""
+        self._batcher.close()
         if self._log is not None:
-            self._log.add(record)
+            self._log.close()
 
     def _check_wanted(self, names: Sequence[str] | None) -> None:
         for name in names or ():
-            if name not in self._output_names:
-                allowed = ", ".join(spec.name for spec in self.outputs)
+            if name not in self.output_datatypes:
+                allowed = ", ".join(self.output_datatypes)
                 raise bad_request(f"output {name!r} is none of this model's; it answers {allowed}")
 
-    async def _outputs(self, inputs: CheckedInputs, record: LogRecord) -> dict[str, Array]:
-        if self._lookup is not None and not inputs.features_given:
-            features = await self._lookup.read(inputs.keys, record.event_time)
-            inputs.tensors.update(features.tensors)
-            record.times = features.times
+    def _look_up(self, call: Call, lookup: FeatureLookup) -> None:
+        """Look features up: at once if the store answers without waiting, as a file does; else in a task."""
+        reading = self._with_features(call, lookup)
+        if not lookup.waits:
+            _finish_now(reading)
+            return
+        task = asyncio.get_running_loop().create_task(reading)
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _with_features(self, call: Call, lookup: FeatureLookup) -> None:
         try:
-            outputs = self._engine.run(inputs.tensors)
-        except Exception as error:
-            raise RequestError(500, f"the model failed on this input: {in_one_line(error)}") from error
-        if self._labels.exist:
+            features = await lookup.read(call.inputs.keys, call.event_time)
+        except RequestError as error:
+            self._failed(call, error)
+            return
+        self._feeder.add_features(call.inputs, features.tensors)
+        call.times = features.times
+        self._queue(call)
+
+    def _queue(self, call: Call) -> None:
+        try:
+            self._batcher.add(call)
+        except RequestError as error:
+            self._failed(call, error)
+
+    def _run(self, requests: Sequence[Inputs]) -> dict[str, Array]:
+        return self._engine.run_feeds(self._feeder.feeds(requests))
+
+    def _answered(self, calls: Sequence[Call], outputs: dict[str, Array]) -> None:
+        if self._labels is not None:
             outputs[LABEL] = self._labels.of(outputs)
         if self._is_binary:
             self.metrics.count_probabilities(outputs[PROBABILITY])
         else:
-            self.metrics.count_predictions(inputs.rows)
-        return outputs
+            self.metrics.count_predictions(sum(call.inputs.rows for call in calls))
+        if len(calls) == 1:
+            self._answer(calls[0], outputs)
+            return
+        start = 0
+        for call in calls:
+            end = start + call.inputs.rows
+            self._answer(call, {name: array[start:end] for name, array in outputs.items()})
+            start = end
+
+    def _answer(self, call: Call, outputs: dict[str, Array]) -> None:
+        wanted = call.request.outputs
+        answer = InferAnswer(call.request.id, outputs if wanted is None else {name: outputs[name] for name in wanted})
+        if self._log is None:
+            self._finish(call, answer)
+        elif self._log.audits:
+            self._log.keep(self._record(call, 200, outputs), partial(self._kept, call, answer))
+        else:
+            self._log.add(self._record(call, 200, outputs))
+            self._finish(call, answer)
+
+    def _kept(self, call: Call, answer: InferAnswer, error: Exception | None) -> None:
+        if error is None:
+            self._finish(call, answer)
+        else:
+            self._finish(
+                call, RequestError(503, f"the audit record could not be kept: {in_one_line(error)}; nothing is answered")
+            )
+
+    def _failed(self, call: Call, error: Exception) -> None:
+        if not isinstance(error, RequestError):
+            error = RequestError(500, f"the model failed on this input: {in_one_line(error)}")
+        if self._log is not None:
+            self._log.add(self._record(call, error.status, {}, str(error)))
+        self._finish(call, error)
+
+    def _finish(self, call: Call, outcome: InferAnswer | RequestError) -> None:
+        call.reply(outcome)
+        self._under_way -= 1
+
+    def _record(self, call: Call, status: int, outputs: dict[str, Array], error: str | None = None) -> LogRecord:
+        """Return what is logged of a request: its inputs as they were sent, whatever a policy changed."""
+        request, inputs = call.request, call.inputs
+        row, columns = inputs.row, {}
+        if row is None:
+            columns = self._feeder.columns(inputs) | dict(inputs.as_sent)
+        elif inputs.as_sent:
+            row = self._feeder.row_as_sent(inputs)
+        return LogRecord(
+            request.id,
+            inputs.rows,
+            call.event_time,
+            time_ns(),
+            status,
+            (perf_counter_ns() - request.started) // 1000,
+            inputs.keys,
+            columns,
+            call.times,
+            outputs,
+            error,
+            row,
+        )
+
+
+def _finish_now(reading: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that never waits, without the cost of a task."""
+    try:
+        reading.send(None)
+    except StopIteration:
+        return
+    reading.close()
+    raise RuntimeError("a lookup that was said not to wait has waited")
 
 
 def _request_specs(manifest: Manifest) -> tuple[TensorSpec, ...]:
@@ -126,7 +236,3 @@ def _output_specs(manifest: Manifest) -> tuple[TensorSpec, ...]:
     """Return what is answered: the graph's outputs and, of a classification, the label."""
     outputs = manifest.signature.outputs
     return (*outputs, TensorSpec(name=LABEL, datatype="BYTES", shape=(-1,))) if Labels(manifest).exist else outputs
-
-
-def _selected(outputs: dict[str, Array], names: Sequence[str] | None) -> dict[str, Array]:
-    return outputs if names is None else {name: outputs[name] for name in names}

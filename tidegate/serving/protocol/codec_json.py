@@ -1,24 +1,17 @@
 """Open Inference Protocol v2 over REST: JSON bodies, and the binary tensor data extension, both ways."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from tidegate.errors import in_one_line
-from tidegate.packaging.format.datatypes import DATATYPES
 from tidegate.serving.protocol.errors import bad_request
 from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
-from tidegate.serving.protocol.tensors import Array, from_binary, from_json, to_binary
+from tidegate.serving.protocol.tensors import Tensor, to_binary
 
 INFERENCE_HEADER = "inference-header-content-length"
-
-
-class _TensorIn(msgspec.Struct, gc=False):
-    name: str
-    datatype: str
-    shape: list[int]
-    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
-    parameters: dict[str, Any] | None = None
+_LONGEST_TIMEOUT_US = 10**12
 
 
 class _OutputIn(msgspec.Struct, gc=False):
@@ -27,7 +20,7 @@ class _OutputIn(msgspec.Struct, gc=False):
 
 
 class _RequestIn(msgspec.Struct, gc=False):
-    inputs: list[_TensorIn]
+    inputs: list[Tensor]
     id: str | None = None
     outputs: list[_OutputIn] | None = None
     parameters: dict[str, Any] | None = None
@@ -68,18 +61,21 @@ class WantedBinary:
 _NO_BINARY = WantedBinary(False, {})
 
 
-def decode(body: bytes, header_length: str | None = None) -> tuple[InferRequest, WantedBinary]:
+def decode(body: bytes, header_length: bytes | None = None) -> tuple[InferRequest, WantedBinary]:
     """Read a request body.
 
     Args:
         body: JSON, or with the binary extension JSON followed by the tensors' data.
         header_length: Value of the `Inference-Header-Content-Length` header, if there was one.
 
+    Returns:
+        The request, and which outputs are to be binary.
+
     Raises:
         RequestError: The body is no well-formed request (status 400).
     """
     document: bytes | memoryview = body
-    rest = memoryview(b"")
+    rest = None
     if header_length is not None:
         length = _header_length(header_length, len(body))
         document, rest = memoryview(body)[:length], memoryview(body)[length:]
@@ -87,41 +83,37 @@ def decode(body: bytes, header_length: str | None = None) -> tuple[InferRequest,
         parsed = _decoder.decode(document)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise bad_request(f"request body: {in_one_line(error)}") from error
-    tensors: dict[str, Array] = {}
-    position = 0
-    for tensor in parsed.inputs:
-        if tensor.name in tensors:
-            raise bad_request(f"tensor {tensor.name!r} is given twice")
-        size = _binary_size(tensor)
-        if size is None:
-            if not memoryview(tensor.data):
-                raise bad_request(f"tensor {tensor.name!r} has no data")
-            tensors[tensor.name] = from_json(tensor.data, tensor.datatype, tensor.shape, tensor.name)
-            continue
-        if size > len(rest) - position:
-            raise bad_request(
-                f"tensor {tensor.name!r}: binary_data_size {size}, but {len(rest) - position} bytes follow the JSON header"
-            )
-        tensors[tensor.name] = from_binary(rest[position : position + size], tensor.datatype, tensor.shape, tensor.name)
-        position += size
-    if position != len(rest):
-        raise bad_request(f"request body: {len(rest) - position} bytes after the last binary tensor belong to none")
-    return InferRequest(_request_id(parsed.id), tensors, _output_names(parsed.outputs)), _wanted_binary(parsed)
+    if rest is None:
+        _check_data(parsed.inputs)
+    else:
+        _attach_binary(parsed.inputs, rest)
+    request = InferRequest(_request_id(parsed.id), parsed.inputs)
+    if parsed.outputs is None and parsed.parameters is None:
+        return request, _NO_BINARY
+    if parsed.outputs:
+        request.outputs = tuple(output.name for output in parsed.outputs)
+    request.timeout = _timeout(parsed.parameters or {})
+    return request, _wanted_binary(parsed)
 
 
-def encode(answer: InferAnswer, model: str, version: str, wanted_binary: WantedBinary) -> tuple[bytes, int | None]:
-    """Return the response body, and the length of its JSON header if binary data follows it (else None)."""
+def encode(
+    answer: InferAnswer, model: str, version: str, datatypes: Mapping[str, str], wanted_binary: WantedBinary
+) -> tuple[bytes, int | None]:
+    """Return the response body, and the length of its JSON header if binary data follows it (else None).
+
+    An output of datatype BF16 is always sent in binary.
+    """
     outputs = []
     blobs = []
     for name, array in answer.outputs.items():
-        tensor = _TensorOut(name, DATATYPES[array.dtype], array.shape)
-        if name in wanted_binary:
-            blob = to_binary(array)
-            tensor.parameters = {"binary_data_size": len(blob)}
+        datatype = datatypes[name]
+        if name in wanted_binary or datatype == "BF16":
+            blob = to_binary(array, datatype)
+            outputs.append(_TensorOut(name, datatype, array.shape, {"binary_data_size": len(blob)}))
             blobs.append(blob)
         else:
-            tensor.data = array.ravel().tolist()
-        outputs.append(tensor)
+            values = array.tolist() if array.ndim == 1 else array.ravel().tolist()
+            outputs.append(_TensorOut(name, datatype, array.shape, None, values))
     header = _encoder.encode(_ResponseOut(model, version, answer.id, outputs))
     if not blobs:
         return header, None
@@ -133,19 +125,55 @@ def encode_error(message: str) -> bytes:
     return _encoder.encode({"error": message})
 
 
-def _header_length(text: str, body_length: int) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > body_length:
-        raise bad_request(f"{INFERENCE_HEADER}: {text[:40]!r} is not a length within the body's {body_length} bytes")
+def _header_length(text: bytes, body_length: int) -> int:
+    if not text.isdigit() or len(text) > 18 or int(text) > body_length:
+        shown = text[:40].decode("latin-1")
+        raise bad_request(f"{INFERENCE_HEADER}: {shown!r} is not a length within the body's {body_length} bytes")
     return int(text)
 
 
-def _binary_size(tensor: _TensorIn) -> int | None:
+def _check_data(tensors: list[Tensor]) -> None:
+    for tensor in tensors:
+        if type(tensor.data) is not list:
+            size = _binary_size(tensor)
+            if size is not None:
+                raise bad_request(f"tensor {tensor.name!r}: binary_data_size {size}, but there is no {INFERENCE_HEADER} header")
+            raise _no_data(tensor)
+        if tensor.parameters is not None:
+            _binary_size(tensor)
+
+
+def _attach_binary(tensors: list[Tensor], rest: memoryview) -> None:
+    position = 0
+    for tensor in tensors:
+        size = _binary_size(tensor)
+        if size is None:
+            if type(tensor.data) is not list:
+                raise _no_data(tensor)
+            continue
+        if size > len(rest) - position:
+            raise bad_request(
+                f"tensor {tensor.name!r}: binary_data_size {size}, but {len(rest) - position} bytes follow the JSON header"
+            )
+        tensor.data = rest[position : position + size]
+        position += size
+    if position != len(rest):
+        raise bad_request(f"request body: {len(rest) - position} bytes after the last binary tensor belong to none")
+
+
+def _no_data(tensor: Tensor) -> Exception:
+    if tensor.data is None:
+        return bad_request(f"tensor {tensor.name!r} has no data")
+    return bad_request(f"tensor {tensor.name!r}: data must be a list, not {type(tensor.data).__name__}")
+
+
+def _binary_size(tensor: Tensor) -> int | None:
     if tensor.parameters is None or "binary_data_size" not in tensor.parameters:
         return None
     size = tensor.parameters["binary_data_size"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise bad_request(f"tensor {tensor.name!r}: binary_data_size {size!r} is not a number of bytes")
-    if memoryview(tensor.data):
+    if tensor.data is not None:
         raise bad_request(f"tensor {tensor.name!r} has both data and binary_data_size; give one")
     return size
 
@@ -158,13 +186,15 @@ def _request_id(given: str | None) -> str:
     return given
 
 
-def _output_names(outputs: list[_OutputIn] | None) -> tuple[str, ...] | None:
-    return tuple(output.name for output in outputs) if outputs else None
+def _timeout(parameters: dict[str, Any]) -> int:
+    """Return Triton's `timeout`, which is in microseconds, as nanoseconds; 0 if there is none."""
+    timeout = parameters.get("timeout", 0)
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or not 0 <= timeout <= _LONGEST_TIMEOUT_US:
+        raise bad_request(f"parameter timeout: {timeout!r} is not a number of microseconds, 0 to {_LONGEST_TIMEOUT_US}")
+    return timeout * 1000
 
 
 def _wanted_binary(parsed: _RequestIn) -> WantedBinary:
-    if parsed.outputs is None and parsed.parameters is None:
-        return _NO_BINARY
     default = bool((parsed.parameters or {}).get("binary_data_output", False))
     chosen = {
         output.name: bool(output.parameters["binary_data"])

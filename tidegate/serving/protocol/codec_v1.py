@@ -8,7 +8,7 @@ import msgspec
 from tidegate.errors import in_one_line
 from tidegate.serving.protocol.errors import bad_request
 from tidegate.serving.protocol.request import InferAnswer, InferRequest
-from tidegate.serving.protocol.tensors import Array, from_values
+from tidegate.serving.protocol.tensors import Tensor
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _encoder = msgspec.json.Encoder()
@@ -39,9 +39,9 @@ def decode(body: bytes, datatypes: Mapping[str, str], request_id: str) -> tuple[
         columns = {next(iter(datatypes)): given}
     else:
         columns = _columns_of_rows(given) if by_rows else _columns(given)
-    tensors: dict[str, Array] = {
-        name: from_values(values, datatypes.get(name) or _key_datatype(values), name) for name, values in columns.items()
-    }
+    tensors = [
+        Tensor(name, datatypes.get(name) or _key_datatype(values), _shape(values), values) for name, values in columns.items()
+    ]
     return InferRequest(request_id, tensors), by_rows
 
 
@@ -83,6 +83,16 @@ def _columns(columns: Any) -> dict[str, list[Any]]:
         if not isinstance(values, list) or not values:
             raise bad_request(f"inputs[{name!r}] must be a list of at least one value")
     return columns
+
+
+def _shape(values: list[Any]) -> list[int]:
+    """Return the shape that nested lists have if they are not ragged, which the first of each tells."""
+    shape = [len(values)]
+    first = values[0]
+    while isinstance(first, list):
+        shape.append(len(first))
+        first = first[0] if first else None
+    return shape
 
 
 def _key_datatype(values: list[Any]) -> str:

@@ -4,11 +4,17 @@ from tidegate.errors import ServingError
 
 
 class RequestError(ServingError):
-    """A request that cannot be answered; `status` is its HTTP status: 4xx is the caller's fault, 503 the server's."""
+    """A request that cannot be answered.
 
-    def __init__(self, status: int, message: str) -> None:
+    Attributes:
+        status: Its HTTP status: 4xx is the caller's fault, 5xx the server's.
+        headers: Response headers that belong to it, as whole lines.
+    """
+
+    def __init__(self, status: int, message: str, headers: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers
 
 
 def bad_request(message: str) -> RequestError:

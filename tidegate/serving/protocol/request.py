@@ -2,9 +2,11 @@
 
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tidegate.serving.protocol.tensors import Array
+from tidegate.serving.protocol.errors import RequestError
+from tidegate.serving.protocol.tensors import Array, Tensor
 
 MAX_ID_LENGTH = 256
 
@@ -14,17 +16,32 @@ _numbers = itertools.count(1)
 
 @dataclass(slots=True)
 class InferRequest:
-    """Tensors by name, each with the rows as its first axis.
+    """What a caller asks for.
 
     Attributes:
         id: The caller's request id, or one that `new_request_id` issued.
-        tensors: Entity keys, request inputs, and possibly the features themselves.
+        tensors: Entity keys, request inputs, and possibly the features themselves, as they were sent.
         outputs: Names of the outputs the caller wants; None means all.
+        timeout: How long the caller waits for the answer, in nanoseconds from its arrival on; 0 if the caller does not say.
+        started: When the request had arrived, by `time.perf_counter_ns`.
+        deadline: When nobody waits for the answer any more, by the same clock; it is not computed after that.
+        abandoned: Set by the connection when the caller is gone; what was not begun is not computed.
+        trace_parent: The caller's `traceparent` header (W3C Trace Context), unread; None if there was none.
     """
 
     id: str
-    tensors: dict[str, Array]
+    tensors: list[Tensor]
     outputs: tuple[str, ...] | None = None
+    timeout: int = 0
+    started: int = 0
+    deadline: int = 0
+    abandoned: bool = False
+    trace_parent: str | None = None
+
+    def arrived(self, at: int, longest: int) -> None:
+        """Set when the request arrived, and from its timeout, or the server's `longest` if that is shorter, its deadline."""
+        self.started = at
+        self.deadline = at + (min(self.timeout, longest) if self.timeout else longest)
 
 
 @dataclass(slots=True)
@@ -33,6 +50,10 @@ class InferAnswer:
 
     id: str
     outputs: dict[str, Array]
+
+
+Reply = Callable[[InferAnswer | RequestError], None]
+"""Called exactly once with the answer or the refusal; it must not raise."""
 
 
 def new_request_id() -> str:

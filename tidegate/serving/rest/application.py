@@ -1,177 +1,308 @@
-"""REST: the Open Inference Protocol v2 and v1 paths, and metrics, as a Granian RSGI application."""
+"""REST: the paths of the Open Inference Protocol v2 and v1, metrics, and the server's own description."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter_ns
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
+import httptools
 import msgspec
 
 import tidegate
+from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import TensorSpec
+from tidegate.serving.events import emit
+from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.model.served import ServedModel
 from tidegate.serving.protocol import codec_json, codec_v1
+from tidegate.serving.protocol.codec_json import WantedBinary
+from tidegate.serving.protocol.compression import decompressed
 from tidegate.serving.protocol.errors import RequestError, bad_request
-from tidegate.serving.protocol.request import MAX_ID_LENGTH, new_request_id
+from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
+from tidegate.serving.rest.connection import Exchange
+from tidegate.serving.settings import ServeSettings
 
-Headers = list[tuple[str, str]]
-Reply = tuple[int, Headers, bytes]
-Infer = Callable[[Any, bytes, int], Awaitable[Reply]]
+METRICS_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
-_JSON: Headers = [("content-type", "application/json")]
-_METRICS: Headers = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
-_CONTENT_TYPES = ("application/json", "application/octet-stream")
-_UNASKED = "application/x-www-form-urlencoded"  # what `curl -d` says of any body unless it is told otherwise
-_REQUEST_ID = "x-request-id"
+_BINARY = b"application/octet-stream"
+_CONTENT_TYPES = (b"application/json", _BINARY)
+_UNASKED = b"application/x-www-form-urlencoded"  # what `curl -d` says of any body unless it is told otherwise
+_INFERENCE_HEADER = codec_json.INFERENCE_HEADER.encode()
+_REQUEST_ID = b"x-request-id"
+_TRACE_PARENT = b"traceparent"
+_ENVOY_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_REPOSITORY = b"/v2/repository/"
+_LONGEST_PATH_SHOWN = 200
+
+Read = Callable[[Exchange], None]
+Infer = Callable[[Exchange, ServedModel], None]
 
 
-class HttpApplication:
-    """Answers HTTP requests for one served model."""
+class RestApplication:
+    """Answers the exchanges of one worker."""
 
-    def __init__(self, model: ServedModel, scrape: Callable[[], bytes], *, max_body_bytes: int) -> None:
-        """Lay out the routes."""
-        self._model = model
+    def __init__(self, endpoint: Endpoint, settings: ServeSettings, scrape: Callable[[], bytes]) -> None:
+        """Lay out the paths; `scrape` returns the metrics of the whole pod."""
+        self._endpoint = endpoint
+        self._settings = settings
         self._scrape = scrape
-        self._max_body_bytes = max_body_bytes
-        self._datatypes = {spec.name: spec.datatype for spec in model.manifest.signature.inputs}
-        self._reads, self._infers = self._routes()
-
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        """Answer one request."""
-        infer = self._infers.get(scope.path)
-        if infer is not None and scope.method == "POST":
-            status, headers, body = await self._infer(infer, scope, protocol)
-        else:
-            status, headers, body = self._read(scope.path, scope.method)
-        protocol.response_bytes(status, headers, body)
-
-    def _routes(self) -> tuple[dict[str, Callable[[], Reply]], dict[str, Infer]]:
-        name, version = self._model.identity.name, self._model.identity.version
-        v2, v1 = f"/v2/models/{name}", f"/v1/models/{name}"
-        reads: dict[str, Callable[[], Reply]] = {
-            "/v2": self._server_metadata,
-            "/v2/health/live": lambda: (200, _JSON, b'{"live":true}'),
-            "/v2/health/ready": self._server_ready,
-            "/metrics": lambda: (200, _METRICS, self._scrape()),
+        self._longest = int(settings.request_seconds * 1e9)
+        name = endpoint.name.encode()
+        v2, v1 = b"/v2/models/" + name, b"/v1/models/" + name
+        self._infers: dict[bytes, Infer] = {v2 + b"/infer": self._infer_v2, v1 + b":predict": self._predict_v1}
+        self._versions = v2 + b"/versions/"
+        self._reads: dict[bytes, Read] = {
+            b"/v2": self._server_metadata,
+            b"/v2/health/live": self._live,
+            b"/v2/health/ready": self._server_ready,
+            v2: self._model_metadata,
+            v2 + b"/ready": self._model_ready,
+            b"/v1/models": self._v1_models,
             v1: self._v1_status,
+            b"/metrics": self._metrics,
+            b"/openapi.json": self._openapi,
         }
-        infers: dict[str, Infer] = {f"{v1}:predict": self._predict_v1}
-        for base in (v2, f"{v2}/versions/{version}"):
-            reads[base] = self._model_metadata
-            reads[f"{base}/ready"] = self._model_ready
-            infers[f"{base}/infer"] = self._infer_v2
-        return reads, infers
+        self._described: tuple[ServedModel | None, bytes] = None, b""
 
-    async def _infer(self, infer: Infer, scope: Any, protocol: Any) -> Reply:
-        started = perf_counter_ns()
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request, now or later; never raises."""
         try:
-            body = await self._body(scope, protocol)
-            reply = await infer(scope, body, started)
+            infer = self._infers.get(exchange.target)
+            if infer is not None and exchange.method == b"POST":
+                self._infer(infer, exchange)
+            else:
+                self._route(exchange)
         except RequestError as error:
-            reply = error.status, _JSON, codec_json.encode_error(str(error))
-        self._model.metrics.count_request(reply[0], perf_counter_ns() - started)
-        return reply
+            _refuse(exchange, error)
+        except Exception as error:  # whatever a request can bring about, the server outlives it
+            emit("internal error", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
+            _refuse(exchange, RequestError(500, "internal error; see the server's log"))
 
-    async def _body(self, scope: Any, protocol: Any) -> bytes:
-        headers = scope.headers
-        _check_content(headers)
-        length = headers.get("content-length")
-        if length is not None and length.isdecimal():
-            if int(length) > self._max_body_bytes:
-                raise self._too_large(f"{length} bytes")
-            whole: bytes = await protocol()
-            return whole
-        parts: list[bytes] = []
-        size = 0
-        async for part in protocol:
-            size += len(part)
-            if size > self._max_body_bytes:
-                raise self._too_large(f"more than {self._max_body_bytes} bytes")
-            parts.append(part)
-        return b"".join(parts)
+    def _infer(self, infer: Infer, exchange: Exchange) -> None:
+        model = self._endpoint.model
+        if model is None:
+            raise self._endpoint.refusal()
+        try:
+            infer(exchange, model)
+        except RequestError as error:
+            self._refused(exchange, model, error)
 
-    def _too_large(self, found: str) -> RequestError:
-        return RequestError(413, f"request body: {found}, but at most {self._max_body_bytes} are allowed; split the request")
+    def _infer_v2(self, exchange: Exchange, model: ServedModel) -> None:
+        headers = exchange.headers
+        request, wanted = codec_json.decode(self._body(exchange), headers.get(_INFERENCE_HEADER))
+        self._submit(exchange, model, request, partial(self._answered_v2, exchange, model, wanted))
 
-    async def _infer_v2(self, scope: Any, body: bytes, started: int) -> Reply:
-        request, wanted_binary = codec_json.decode(body, scope.headers.get(codec_json.INFERENCE_HEADER))
-        answer = await self._model.answer(request, started)
-        identity = self._model.identity
-        payload, header_length = codec_json.encode(answer, identity.name, identity.version, wanted_binary)
+    def _answered_v2(
+        self, exchange: Exchange, model: ServedModel, wanted: WantedBinary, outcome: InferAnswer | RequestError
+    ) -> None:
+        if isinstance(outcome, RequestError):
+            self._refused(exchange, model, outcome)
+            return
+        identity = model.identity
+        body, header_length = codec_json.encode(outcome, identity.name, identity.version, model.output_datatypes, wanted)
         if header_length is None:
-            return 200, _JSON, payload
-        binary = [("content-type", "application/octet-stream"), (codec_json.INFERENCE_HEADER, str(header_length))]
-        return 200, binary, payload
+            exchange.respond(200, body)
+        else:
+            exchange.respond(200, body, _BINARY, b"%b: %d\r\n" % (_INFERENCE_HEADER, header_length))
+        model.metrics.count_request(200, perf_counter_ns() - exchange.started)
 
-    async def _predict_v1(self, scope: Any, body: bytes, started: int) -> Reply:
-        request_id = scope.headers.get(_REQUEST_ID) or new_request_id()
-        if len(request_id) > MAX_ID_LENGTH:
-            raise bad_request(f"{_REQUEST_ID} is {len(request_id)} characters long; at most {MAX_ID_LENGTH} are allowed")
-        request, by_rows = codec_v1.decode(body, self._datatypes, request_id)
-        answer = await self._model.answer(request, started)
-        return 200, [*_JSON, (_REQUEST_ID, request_id)], codec_v1.encode(answer, by_rows)
+    def _predict_v1(self, exchange: Exchange, model: ServedModel) -> None:
+        given = exchange.headers.get(_REQUEST_ID, b"").decode("latin-1")
+        if len(given) > MAX_ID_LENGTH:
+            raise bad_request(f"x-request-id is {len(given)} characters long; at most {MAX_ID_LENGTH} are allowed")
+        datatypes = {spec.name: spec.datatype for spec in model.manifest.signature.inputs}
+        request, by_rows = codec_v1.decode(self._body(exchange), datatypes, given or new_request_id())
+        self._submit(exchange, model, request, partial(self._answered_v1, exchange, model, by_rows))
 
-    def _read(self, path: str, method: str) -> Reply:
-        if path in self._infers:
-            return _refusal(405, f"{method} {path}: use POST", ("allow", "POST"))
-        read = self._reads.get(path)
-        if read is None:
-            return _refusal(404, self._unknown(path))
-        if method not in ("GET", "HEAD"):
-            return _refusal(405, f"{method} {path}: use GET", ("allow", "GET"))
-        return read()
+    def _answered_v1(self, exchange: Exchange, model: ServedModel, by_rows: bool, outcome: InferAnswer | RequestError) -> None:
+        if isinstance(outcome, RequestError):
+            self._refused(exchange, model, outcome)
+            return
+        exchange.respond(200, codec_v1.encode(outcome, by_rows), headers=b"x-request-id: %b\r\n" % outcome.id.encode("latin-1"))
+        model.metrics.count_request(200, perf_counter_ns() - exchange.started)
 
-    def _unknown(self, path: str) -> str:
-        identity = self._model.identity
-        protocol, _, rest = path.removeprefix("/").partition("/models/")
+    def _submit(
+        self,
+        exchange: Exchange,
+        model: ServedModel,
+        request: InferRequest,
+        reply: Callable[[InferAnswer | RequestError], None],
+    ) -> None:
+        headers = exchange.headers
+        if _ENVOY_TIMEOUT in headers:
+            _shorten(request, headers[_ENVOY_TIMEOUT])
+        if _TRACE_PARENT in headers:
+            request.trace_parent = headers[_TRACE_PARENT].decode("latin-1")
+        request.arrived(exchange.started, self._longest)
+        exchange.request = request
+        model.submit(request, reply)
+
+    def _body(self, exchange: Exchange) -> bytes:
+        headers = exchange.headers
+        content_type = headers.get(b"content-type")
+        if content_type is not None and content_type not in _CONTENT_TYPES:
+            _check_content_type(content_type)
+        encoding = headers.get(b"content-encoding")
+        if encoding is None:
+            return exchange.body
+        return decompressed(exchange.body, encoding.decode("latin-1"), self._settings.max_body_bytes)
+
+    def _refused(self, exchange: Exchange, model: ServedModel, error: RequestError) -> None:
+        _refuse(exchange, error)
+        model.metrics.count_request(error.status, perf_counter_ns() - exchange.started)
+
+    def _route(self, exchange: Exchange) -> None:
+        path = _path(exchange.target)
+        infer = self._infers.get(path) or (self._infer_v2 if self._is_versioned(path, b"/infer") else None)
+        if infer is not None:
+            _check_method(exchange, path, b"POST")
+            self._infer(infer, exchange)
+        elif path.startswith(_REPOSITORY):
+            self._ask_repository(exchange, path)
+        else:
+            read = self._reads.get(path) or self._versioned_read(path)
+            if read is None:
+                raise self._unknown(path)
+            _check_method(exchange, path, b"GET")
+            read(exchange)
+
+    def _is_versioned(self, path: bytes, action: bytes) -> bool:
+        model = self._endpoint.model
+        return model is not None and path == self._versions + model.identity.version.encode() + action
+
+    def _versioned_read(self, path: bytes) -> Read | None:
+        if self._is_versioned(path, b""):
+            return self._model_metadata
+        return self._model_ready if self._is_versioned(path, b"/ready") else None
+
+    def _ask_repository(self, exchange: Exchange, path: bytes) -> None:
+        repository = self._endpoint.repository
+        if repository is None:
+            raise RequestError(404, f"{_shown(path)}: loading and unloading is turned off; start the server with --repository")
+        _check_method(exchange, path, b"POST")
+        from tidegate.serving.repository import rest
+
+        rest.answer(repository, path.decode("latin-1"), self._body(exchange), exchange.respond)
+
+    def _unknown(self, path: bytes) -> RequestError:
+        protocol, _, rest = path.decode("utf-8", "replace").removeprefix("/").partition("/models/")
         if protocol in ("v1", "v2") and rest:
-            name = rest.partition("/")[0].partition(":")[0]
-            if name != identity.name:
-                return f"unknown model {name!r}; this server serves {identity.name!r}"
-            version = rest.partition("/versions/")[2].partition("/")[0]
-            if version and version != identity.version:
-                return f"unknown version {version!r} of model {name!r}; this server serves version {identity.version!r}"
-        return f"unknown path {path!r}"
+            name = rest.partition("/")[0].partition(":")[0][:MAX_ID_LENGTH]
+            if name != self._endpoint.name:
+                return RequestError(404, f"unknown model {name!r}; this server serves {self._endpoint.name!r}")
+            version = rest.partition("/versions/")[2].partition("/")[0][:MAX_ID_LENGTH]
+            model = self._endpoint.model
+            if version and model is not None and version != model.identity.version:
+                served = model.identity.version
+                return RequestError(
+                    404, f"unknown version {version!r} of model {name!r}; this server serves version {served!r}"
+                )
+        return RequestError(404, f"unknown path {_shown(path)}")
 
-    def _server_metadata(self) -> Reply:
-        document = {"name": "tidegate", "version": tidegate.__version__, "extensions": ["binary_tensor_data"]}
-        return 200, _JSON, msgspec.json.encode(document)
+    def _live(self, exchange: Exchange) -> None:
+        exchange.respond(200, b'{"live":true}')
 
-    def _server_ready(self) -> Reply:
-        ready = self._model.ready
-        return (200 if ready else 503), _JSON, msgspec.json.encode({"ready": ready})
+    def _server_ready(self, exchange: Exchange) -> None:
+        self._respond_ready(exchange, {})
 
-    def _model_ready(self) -> Reply:
-        ready = self._model.ready
-        return (200 if ready else 503), _JSON, msgspec.json.encode({"name": self._model.identity.name, "ready": ready})
+    def _model_ready(self, exchange: Exchange) -> None:
+        self._respond_ready(exchange, {"name": self._endpoint.name})
 
-    def _v1_status(self) -> Reply:
-        document = {"name": self._model.identity.name, "ready": self._model.ready}
-        return 200, _JSON, msgspec.json.encode(document)
+    def _respond_ready(self, exchange: Exchange, document: dict[str, Any]) -> None:
+        document["ready"] = self._endpoint.ready
+        model = self._endpoint.model
+        if model is not None and model.fallback is not None:
+            document["fallback"] = model.fallback
+        _respond_json(exchange, document, 200 if self._endpoint.ready else 503)
 
-    def _model_metadata(self) -> Reply:
-        identity = self._model.identity
-        document = {
-            "name": identity.name,
-            "versions": [identity.version],
-            "platform": "onnxruntime_onnx",
-            "inputs": [_tensor_metadata(spec) for spec in self._model.inputs],
-            "outputs": [_tensor_metadata(spec) for spec in self._model.outputs],
-        }
-        return 200, _JSON, msgspec.json.encode(document)
+    def _server_metadata(self, exchange: Exchange) -> None:
+        from tidegate.serving.rest.openapi import LINK
+
+        extensions = ["binary_tensor_data"]
+        if self._endpoint.repository is not None:
+            extensions.append("model_repository")
+        document = {"name": "tidegate", "version": tidegate.__version__, "extensions": extensions}
+        exchange.respond(200, msgspec.json.encode(document), headers=f"link: {LINK}\r\n".encode())
+
+    def _model_metadata(self, exchange: Exchange) -> None:
+        model = self._model()
+        _respond_json(
+            exchange,
+            {
+                "name": model.identity.name,
+                "versions": [model.identity.version],
+                "platform": "onnxruntime_onnx",
+                "inputs": [_tensor_metadata(spec) for spec in model.inputs],
+                "outputs": [_tensor_metadata(spec) for spec in model.outputs],
+            },
+        )
+
+    def _v1_models(self, exchange: Exchange) -> None:
+        _respond_json(exchange, {"models": [self._endpoint.name]})
+
+    def _v1_status(self, exchange: Exchange) -> None:
+        _respond_json(exchange, {"name": self._endpoint.name, "ready": self._endpoint.ready})
+
+    def _metrics(self, exchange: Exchange) -> None:
+        exchange.respond(200, self._scrape(), METRICS_CONTENT_TYPE)
+
+    def _openapi(self, exchange: Exchange) -> None:
+        model = self._model()
+        if self._described[0] is not model:
+            from tidegate.serving.rest.openapi import openapi_document
+
+            self._described = model, openapi_document(model, self._settings)
+        exchange.respond(200, self._described[1])
+
+    def _model(self) -> ServedModel:
+        if self._endpoint.model is None:
+            raise self._endpoint.refusal()
+        return self._endpoint.model
+
+
+def _refuse(exchange: Exchange, error: RequestError) -> None:
+    exchange.respond(error.status, codec_json.encode_error(str(error)), headers=error.headers)
+
+
+def _respond_json(exchange: Exchange, document: dict[str, Any], status: int = 200) -> None:
+    exchange.respond(status, msgspec.json.encode(document))
+
+
+def _path(target: bytes) -> bytes:
+    """Return the path of a request's target without its query, percent-decoded; raises RequestError (400)."""
+    try:
+        path = httptools.parse_url(target).path or b"/"
+    except httptools.HttpParserInvalidURLError as error:
+        raise bad_request(f"{_shown(target)} is no request target") from error
+    return unquote_to_bytes(path) if b"%" in path else path
+
+
+def _check_method(exchange: Exchange, path: bytes, wanted: bytes) -> None:
+    if exchange.method == wanted or (wanted == b"GET" and exchange.method == b"HEAD"):
+        return
+    allowed = b"GET, HEAD" if wanted == b"GET" else wanted
+    message = f"{exchange.method.decode('latin-1')} {_shown(path)}: use {wanted.decode()}"
+    raise RequestError(405, message, b"allow: %b\r\n" % allowed)
+
+
+def _check_content_type(content_type: bytes) -> None:
+    if content_type.partition(b";")[0].strip().lower() not in (*_CONTENT_TYPES, _UNASKED):
+        allowed = " or ".join(known.decode() for known in _CONTENT_TYPES)
+        raise RequestError(415, f"content-type {_shown(content_type)} is not supported; use {allowed}")
+
+
+def _shorten(request: InferRequest, milliseconds: bytes) -> None:
+    """Take the proxy's timeout for the request's, if it is the shorter one."""
+    if milliseconds.isdigit() and len(milliseconds) < 12 and int(milliseconds):
+        timeout = int(milliseconds) * 1_000_000
+        request.timeout = min(request.timeout, timeout) if request.timeout else timeout
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
-def _check_content(headers: Any) -> None:
-    content_type = headers.get("content-type")
-    if content_type is not None and content_type.partition(";")[0].strip().lower() not in (*_CONTENT_TYPES, _UNASKED):
-        raise RequestError(415, f"content-type {content_type!r} is not supported; use {' or '.join(_CONTENT_TYPES)}")
-    encoding = headers.get("content-encoding")
-    if encoding not in (None, "identity"):
-        raise RequestError(415, f"content-encoding {encoding!r} is not supported; send the body as it is")
-
-
-def _refusal(status: int, message: str, *headers: tuple[str, str]) -> Reply:
-    return status, [*_JSON, *headers], codec_json.encode_error(message)
+def _shown(text: bytes) -> str:
+    shown = text.decode("utf-8", "replace")
+    return repr(shown if len(shown) <= _LONGEST_PATH_SHOWN else f"{shown[:_LONGEST_PATH_SHOWN]}…")

@@ -1,0 +1,317 @@
+"""An HTTP/1.1 connection of the model server (RFC 9112), on httptools' parser and asyncio's transports.
+
+A connection is one object; its requests are answered in their order, one at a time, by plain calls: no task, no future and no
+copy of the body for a request. Whoever sends too slowly, too much, or reads too slowly is cut off; `sweep` looks for them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from time import perf_counter_ns
+from typing import Protocol, cast
+
+import httptools
+
+from tidegate.serving.protocol.codec_json import encode_error
+from tidegate.serving.protocol.errors import RequestError
+from tidegate.serving.protocol.request import InferRequest
+
+JSON = b"application/json"
+
+_MOST_HEAD_BYTES = 64 * 1024
+_MOST_HEADERS = 128
+_MOST_WAITING = 16  # requests sent ahead on one connection, beyond which no more is read
+_LINGER_SECONDS = 2.0  # so that a caller who is still sending gets to read why it was refused
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Listener(Protocol):
+    """What a connection needs of the listener that accepted it."""
+
+    handle: "Callable[[Exchange], None]"
+    max_body_bytes: int
+    now: float
+    date: bytes
+    is_draining: bool
+
+    def opened(self, connection: "Connection") -> bool:
+        """Take note of a new connection; False if there are too many."""
+
+    def closed(self, connection: "Connection") -> None:
+        """Take note that a connection is gone."""
+
+
+class Exchange:
+    """One request, and the place for its response, which is given exactly once.
+
+    Attributes:
+        method: Such as `b"POST"`.
+        target: As it was sent: nearly always a path.
+        headers: By lower-case name; of several of one name the last.
+        body: The whole body.
+        started: When the request had arrived, by `time.perf_counter_ns`.
+        request: What is being computed for it, if anything; abandoned when the caller hangs up.
+    """
+
+    __slots__ = ("_connection", "body", "headers", "keep_alive", "method", "request", "started", "target")
+
+    def __init__(
+        self, connection: "Connection", method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, keep_alive: bool
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.started = perf_counter_ns()
+        self.request: InferRequest | None = None
+
+    def respond(self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b"") -> None:
+        """Send the response; `headers` are whole lines, each with its line end."""
+        self._connection.send(self, status, body, content_type, headers)
+
+
+class Connection(asyncio.Protocol):
+    """One connection."""
+
+    __slots__ = (
+        "_advancing",
+        "_at_end",
+        "_exchange",
+        "_head_bytes",
+        "_header_count",
+        "_headers",
+        "_in_body",
+        "_in_message",
+        "_is_discarding",
+        "_is_write_paused",
+        "_listener",
+        "_parser",
+        "_parts",
+        "_refusal",
+        "_since",
+        "_size",
+        "_target",
+        "_transport",
+        "_waiting",
+    )
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Exchange] = deque()
+        self._exchange: Exchange | None = None
+        self._refusal: RequestError | None = None
+        self._since = listener.now
+        self._head_bytes = 0
+        self._in_message = self._in_body = False
+        self._is_discarding = self._is_write_paused = self._advancing = self._at_end = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return self._in_message or self._exchange is not None or bool(self._waiting)
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is under way on it."""
+        if not self.is_busy:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection whatever is under way."""
+        self._transport.abort()
+
+    def sweep(self, now: float, read_seconds: float, idle_seconds: float) -> None:
+        """Cut off a caller that has been too slow by `now`, in the listener's time."""
+        waited = now - self._since
+        if self._is_discarding:
+            if waited > _LINGER_SECONDS:
+                self._transport.abort()
+        elif self._is_write_paused:
+            if waited > read_seconds:
+                self._transport.abort()
+        elif self._exchange is not None:
+            return
+        elif self._in_message:
+            if waited > read_seconds:
+                self._refuse(RequestError(408, f"the request did not arrive whole within {read_seconds:g} s"))
+        elif waited > idle_seconds:
+            self._transport.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._listener.opened(self):
+            self._refuse(RequestError(503, "too many connections; try again later"))
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        if self._is_discarding:
+            return
+        if not self._in_message:
+            self._since = self._listener.now
+        if not self._in_body:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._at_end = True  # the request itself is answered; what follows it is not HTTP
+        except httptools.HttpParserError as error:
+            self._refuse(self._refusal or RequestError(400, f"this is no HTTP/1.1 request: {error}"))
+            return
+        if self._head_bytes > _MOST_HEAD_BYTES and not self._in_body and self._in_message:
+            self._refuse(RequestError(431, f"the request's head is longer than {_MOST_HEAD_BYTES} bytes"))
+
+    def eof_received(self) -> bool:
+        """Answer what was asked before the caller closed its side, and then close."""
+        self._at_end = True
+        return self._exchange is not None and not self._is_discarding
+
+    def pause_writing(self) -> None:
+        """The caller does not read its responses."""
+        self._is_write_paused = True
+        self._since = self._listener.now
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The caller has read enough of them."""
+        self._is_write_paused = False
+        self._since = self._listener.now
+        self._transport.resume_reading()
+        self._advance()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Let go of what nobody waits for."""
+        if self._exchange is not None and self._exchange.request is not None:
+            self._exchange.request.abandoned = True
+        self._waiting.clear()
+        self._is_discarding = True
+        self._listener.closed(self)
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_message, self._in_body = True, False
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._header_count = 0
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def on_url(self, part: bytes) -> None:
+        """Part of the request's target."""
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; those after a chunked body say nothing that is used."""
+        if self._in_body:
+            return
+        self._headers[name.lower()] = value
+        self._header_count += 1
+        if self._header_count > _MOST_HEADERS:
+            raise self._refused(431, f"the request has more than {_MOST_HEADERS} headers")
+
+    def on_headers_complete(self) -> None:
+        """The body follows, if there is one."""
+        self._in_body = True
+        self._head_bytes = 0
+        headers = self._headers
+        if b"host" not in headers and self._parser.get_http_version() == "1.1":
+            raise self._refused(400, "the request has no Host header")
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._listener.max_body_bytes:
+            raise self._too_large(f"{int(length)} bytes")
+        if headers.get(b"expect", b"").lower() == b"100-continue" and self._exchange is None:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, part: bytes) -> None:
+        """Part of the body."""
+        self._size += len(part)
+        if self._size > self._listener.max_body_bytes:
+            raise self._too_large(f"more than {self._listener.max_body_bytes} bytes")
+        self._parts.append(part)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._in_message = self._in_body = False
+        self._head_bytes = 0
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parser = self._parser
+        exchange = Exchange(self, parser.get_method(), self._target, self._headers, body, parser.should_keep_alive())
+        if self._exchange is not None or self._is_write_paused:
+            self._waiting.append(exchange)
+            if len(self._waiting) >= _MOST_WAITING:
+                self._transport.pause_reading()
+            return
+        self._exchange = exchange
+        self._listener.handle(exchange)
+
+    # Responses
+
+    def send(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, headers: bytes) -> None:
+        """Send a response; see `Exchange.respond`."""
+        if self._is_discarding:
+            return
+        ends = not exchange.keep_alive or self._listener.is_draining or (self._at_end and not self._waiting)
+        if ends:
+            headers += b"connection: close\r\n"
+        elif exchange.headers.get(b"connection", b"").lower() == b"keep-alive":
+            headers += b"connection: keep-alive\r\n"  # which a caller of HTTP/1.0 waits for
+        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
+            _STATUS_LINES[status],
+            content_type,
+            len(body),
+            self._listener.date,
+            headers,
+        )
+        self._exchange = None
+        self._since = self._listener.now
+        self._transport.write(head if exchange.method == b"HEAD" else head + body)
+        if ends:
+            self._is_discarding = True
+            self._transport.close()
+        elif self._waiting:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Go on with the requests that were sent ahead."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._waiting and self._exchange is None and not self._is_write_paused and not self._is_discarding:
+            self._exchange = self._waiting.popleft()
+            self._listener.handle(self._exchange)
+        self._advancing = False
+        if not self._waiting and not self._is_write_paused and not self._is_discarding:
+            self._transport.resume_reading()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Say what is wrong with what is being received, and close; nothing more of it is read."""
+        if self._is_discarding:
+            return
+        body = encode_error(str(error))
+        line = _STATUS_LINES[error.status]
+        self._is_discarding = True
+        self._since = self._listener.now
+        if self._exchange is None:
+            self._transport.write(
+                b"%bcontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+                % (line, JSON, len(body), self._listener.date, body)
+            )
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _refused(self, status: int, message: str) -> RequestError:
+        self._refusal = RequestError(status, message)
+        return self._refusal
+
+    def _too_large(self, found: str) -> RequestError:
+        most = self._listener.max_body_bytes
+        return self._refused(413, f"request body: {found}, but at most {most} are allowed; split the request")
