@@ -64,7 +64,10 @@ class GraphSession:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs, by name, for the signature's inputs in its shapes; raises whatever ONNX Runtime raises."""
-        feeds = inputs if self._pack is None else self._pack(inputs)
+        return self.run_feeds(inputs if self._pack is None else self._pack(inputs))
+
+    def run_feeds(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs, by name, for the graph's own inputs, packed already; raises whatever ONNX Runtime raises."""
         return dict(zip(self._outputs, self._run(self._outputs, feeds), strict=True))
 
 
