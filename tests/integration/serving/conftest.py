@@ -9,15 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.own_process import other_process
 from tests.ports import free_port
 
 COMMAND = [sys.executable, "-c", "from tidegate.cli.main import run; run()", "serve"]
@@ -173,5 +172,5 @@ def v2_body() -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="module")
 def in_own_process() -> Iterator[Callable[..., Any]]:
     """Call functions in one other process, and return what they return: some clients cannot share a process with others."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        yield lambda function, *arguments: process.submit(function, *arguments).result(timeout=60)
+    with other_process() as call:
+        yield call
