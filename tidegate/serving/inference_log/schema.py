@@ -33,6 +33,8 @@ FIXED_COLUMNS = pa.schema(
         pa.field("error", pa.string()),
         pa.field("cache_hit", pa.bool_(), nullable=False),
         pa.field("latency_us", pa.int64(), nullable=False),
+        pa.field("sample_share", pa.float64()),  # of all requests that were logged then; a file older than sampling has none
+        pa.field("redacted", pa.string()),  # names left empty, or hashed where `:hash` follows; parted by commas
     ]
 )
 
@@ -65,6 +67,12 @@ def log_schema(manifest: Manifest) -> pa.Schema:
     if Labels(manifest).exist:
         columns.append(pa.field(f"output_{LABEL}", pa.string()))
     return pa.schema(columns)
+
+
+def file_metadata(sample_share: float, redacted: str | None) -> dict[str, str]:
+    """Return what a file of the log tells about itself in its footer; a compacted one tells it in its columns alone."""
+    told = {"tidegate.sample_share": repr(sample_share)}
+    return told if redacted is None else told | {"tidegate.redacted": redacted}
 
 
 def input_column(spec: TensorSpec) -> str:

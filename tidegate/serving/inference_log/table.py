@@ -1,156 +1,147 @@
-"""One row a prediction: turns what the server remembers of its requests into tables of the inference log's schema."""
+"""One row a prediction: turns what the server remembers of its requests into tables of the inference log's schema.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+It takes two steps. `batches` turns some records into Arrow columns as soon as there are enough of them, since those need a
+fraction of the memory; `table` joins what goes into one file, and adds the columns that are the same in every row. Serving pays
+for the first step, a thread of the log for the second.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import compress
 from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
 
 from tidegate.packaging.format.manifest import LABEL, Manifest
-from tidegate.serving.inference_log.arrow_columns import lists, numbers, texts
-from tidegate.serving.inference_log.schema import FIXED_COLUMNS, MOST_VALUES, TIMESTAMP, input_column, is_logged, log_schema
+from tidegate.serving.inference_log.arrow_columns import numbers, repeated
+from tidegate.serving.inference_log.record import LogRecord
+from tidegate.serving.inference_log.redaction import REDACTED_ERROR, Redaction
+from tidegate.serving.inference_log.request_columns import columns_of_requests, columns_of_rows
+from tidegate.serving.inference_log.schema import file_metadata, input_column, log_schema
+from tidegate.serving.inference_log.value_columns import Hashed, Place, RowInputs, ValueColumn, text_column
 from tidegate.serving.protocol.tensors import Array
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_HOUR = 3600 * 1_000_000
 
 
-@dataclass(slots=True)
-class LogRecord:
-    """One request as it is logged: one row a prediction.
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """The columns of some records.
 
     Attributes:
-        request_id: The request's id.
+        hour: The hour of event time that all of them are of, UTC.
+        columns: Those that differ between rows.
         rows: Number of rows.
-        event_time: When the prediction was asked for, in event time.
-        logged_at: Wall-clock nanoseconds since the epoch.
-        status: HTTP status answered.
-        latency_us: Microseconds from the request's arrival to its answer.
-        keys: Entity keys by name, shape [rows].
-        inputs: Model inputs by name, features included as far as they were found.
-        times: Times of the feature rows used, by view.
-        outputs: Outputs by name; empty for a failed request.
-        error: Why the request failed.
+        size: Sum of the records' sizes, in bytes.
     """
 
-    request_id: str
+    hour: datetime
+    columns: pa.RecordBatch
     rows: int
-    event_time: datetime
-    logged_at: int
-    status: int
-    latency_us: int
-    keys: dict[str, Array]
-    inputs: dict[str, Array]
-    times: Mapping[str, Array] = field(default_factory=dict)
-    outputs: dict[str, Array] = field(default_factory=dict)
-    error: str | None = None
-
-
-_Place = Callable[[LogRecord], Mapping[str, Array]]
+    size: int
 
 
 class LogTableBuilder:
-    """Turns records into a table of the log's schema."""
+    """Builds the log's columns of one model package as it is served."""
 
-    def __init__(self, manifest: Manifest, *, model: str, version: str, revision: str) -> None:
-        """Build tables for one model package as `model`, `version` and `revision` serve it."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        model: str,
+        version: str,
+        revision: str,
+        redaction: Redaction | None = None,
+        sample_share: float = 1.0,
+    ) -> None:
+        """Prepare the columns; `model`, `version`, `revision`, `redaction` and `sample_share` are told in every row."""
+        redaction = redaction or Redaction((), manifest)
+        self._redacting = redaction.words is not None
         self._schema = log_schema(manifest)
-        self._constants = {"model": model, "version": version, "revision": revision}
-        self._places = _places(manifest)
-        specs = (*manifest.signature.inputs, *manifest.signature.outputs)
-        self._unlogged = frozenset(spec.name for spec in specs if not is_logged(spec))
-        self._has_large = any(not is_logged(spec) or -1 in spec.shape[1:] for spec in specs)
+        self._metadata = file_metadata(sample_share, redaction.words)
+        self._words = {"model": model, "version": version, "revision": revision, "redacted": redaction.words}
+        self._sample_share = sample_share
+        inputs = {input_column(spec): spec.name for spec in manifest.signature.inputs}
+        places = _places(manifest)
 
-    def without_unlogged(self, record: LogRecord) -> LogRecord:
-        """Return a record that does not keep the tensors alive which get no column, or are too long for theirs."""
-        if not self._has_large:
-            return record
-        most = MOST_VALUES * record.rows
-        return replace(record, inputs=self._logged(record.inputs, most), outputs=self._logged(record.outputs, most))
+        def shown(column: str) -> bool:
+            return column in self._schema.names and not redaction.omits(places[column][1])
 
-    def _logged(self, tensors: Mapping[str, Array], most: int) -> dict[str, Array]:
-        """Copies: a tensor may be a view of a request's body, which would be kept with it."""
-        return {name: array.copy() for name, array in tensors.items() if name not in self._unlogged and array.size <= most}
+        def hashed(column: str) -> Hashed | None:
+            return redaction.hashed if redaction.hashes(places[column][1]) else None
 
-    def build(self, records: Sequence[LogRecord]) -> pa.Table:
-        """Return one row a prediction."""
+        columns = {name: ValueColumn(self._schema.field(name), *places[name], hashed(name)) for name in places if shown(name)}
+        self._inputs = [column for name, column in columns.items() if name in inputs]
+        self._others = [column for name, column in columns.items() if name not in inputs]
+        self._row_inputs = RowInputs(
+            [self._schema.field(name) if shown(name) else None for name in inputs], [hashed(name) for name in inputs]
+        )
+
+    def batches(self, records: Sequence[LogRecord]) -> Iterator[LogBatch]:
+        """Yield the records' columns; one batch for each hour of event time, or two."""
+        in_rows = [record for record in records if record.row is not None]
+        for group in (in_rows, records if not in_rows else [record for record in records if record.row is None]):
+            if group:
+                yield from self._by_hour(group)
+
+    def table(self, batches: Sequence[LogBatch]) -> pa.Table:
+        """Return one row a prediction, in the log's schema but for texts that are the same in every row: dictionaries."""
+        varying = pa.Table.from_batches([batch.columns for batch in batches])
+        count = varying.num_rows
+        columns = dict(zip(varying.column_names, varying.columns, strict=True))
+        columns |= {name: repeated(text, count) for name, text in self._words.items()}
+        columns["cache_hit"] = numbers(np.zeros(count, np.bool_), pa.bool_())
+        columns["sample_share"] = numbers(np.full(count, self._sample_share), pa.float64())
+        in_order = [columns[each.name] if each.name in columns else pa.nulls(count, each.type) for each in self._schema]
+        fields = [each.with_type(column.type) for each, column in zip(self._schema, in_order, strict=True)]
+        return pa.Table.from_arrays(in_order, schema=pa.schema(fields, metadata=self._metadata))
+
+    def _by_hour(self, records: Sequence[LogRecord]) -> Iterator[LogBatch]:
+        seconds = np.fromiter(map(datetime.timestamp, map(attrgetter("event_time"), records)), np.float64, len(records))
+        times = np.rint(seconds * 1e6).astype(np.int64)
+        hours = times // _HOUR
+        if (hours == hours[0]).all():
+            yield self._batch(int(hours[0]), records, times)
+            return
+        for hour in np.unique(hours):
+            belongs = hours == hour
+            yield self._batch(int(hour), list(compress(records, belongs.tolist())), times[belongs])
+
+    def _batch(self, hour: int, records: Sequence[LogRecord], event_times: Array) -> LogBatch:
         counts = [record.rows for record in records]
-        fixed = self._fixed(records, counts)
-        columns = [fixed[column.name] for column in FIXED_COLUMNS]
-        for column in list(self._schema)[len(FIXED_COLUMNS) :]:
-            place, name = self._places[column.name]
-            pieces = [place(record).get(name) for record in records]
-            make = _list_column if pa.types.is_list(column.type) else _column
-            columns.append(make(pieces, counts, column.type))
-        return pa.Table.from_arrays(columns, schema=self._schema)
+        rows = [record.row for record in records if record.row is not None]
+        if rows:
+            columns = columns_of_rows(records, event_times) | self._row_inputs.of(rows)
+        else:
+            columns = columns_of_requests(records, counts, event_times)
+            columns |= {column.name: column.of(records, counts) for column in self._inputs}
+        for column in self._others:
+            columns[column.name] = column.of(records, counts)
+        columns["error"] = self._errors(records, counts)
+        return LogBatch(
+            datetime.fromtimestamp(hour * 3600, UTC),
+            pa.RecordBatch.from_arrays(list(columns.values()), list(columns)),
+            sum(counts),
+            sum([record.size for record in records]),
+        )
 
-    def _fixed(self, records: Sequence[LogRecord], counts: list[int]) -> dict[str, pa.Array]:
-        ids = [record.request_id for record in records for _ in range(record.rows)]
-        rows = [row for count in counts for row in range(count)]
-
-        def repeated(values: list[int], type_: pa.DataType) -> pa.Array:
-            return numbers(np.repeat(np.array(values, np.int64), counts), type_)
-
-        return {
-            "prediction_id": texts([f"{request_id}/{row}" for request_id, row in zip(ids, rows, strict=True)]),
-            "request_id": texts(ids),
-            "row": numbers(np.array(rows, np.int32), pa.int32()),
-            **{name: texts([value] * len(rows)) for name, value in self._constants.items()},
-            "event_time": repeated([(record.event_time - _EPOCH) // _MICROSECOND for record in records], TIMESTAMP),
-            "logged_at": repeated([record.logged_at // 1000 for record in records], TIMESTAMP),
-            "status": repeated([record.status for record in records], pa.int16()),
-            "error": texts([record.error for record in records for _ in range(record.rows)]),
-            "cache_hit": numbers(np.zeros(len(rows), np.bool_), pa.bool_()),
-            "latency_us": repeated([record.latency_us for record in records], pa.int64()),
-        }
+    def _errors(self, records: Sequence[LogRecord], counts: Sequence[int]) -> pa.Array:
+        errors = [record.error for record in records]
+        if not any(errors):
+            return pa.nulls(sum(counts), pa.string())
+        if self._redacting:
+            errors = [REDACTED_ERROR if error else None for error in errors]
+        return text_column(np.repeat(np.array(errors, object), counts).tolist())
 
 
-def _places(manifest: Manifest) -> dict[str, tuple[_Place, str]]:
+def _places(manifest: Manifest) -> dict[str, tuple[Place, str]]:
     """Return where in a record each column's values are: a mapping of the record, and the name in it."""
-    places: dict[str, tuple[_Place, str]] = {}
+    places: dict[str, tuple[Place, str]] = {}
     if manifest.features:
         places |= {f"key_{key}": (attrgetter("keys"), key) for key in manifest.features.join_keys}
         places |= {f"feature_time_{view.name}": (attrgetter("times"), view.name) for view in manifest.features.views}
     places |= {input_column(spec): (attrgetter("inputs"), spec.name) for spec in manifest.signature.inputs}
     outputs = [*(spec.name for spec in manifest.signature.outputs), LABEL]
     return places | {f"output_{name}": (attrgetter("outputs"), name) for name in outputs}
-
-
-def _column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.DataType) -> pa.Array:
-    """Return the column of single values that `pieces` make up, one piece a record; a record without a piece has nulls."""
-    present = np.repeat([piece is not None for piece in pieces], counts)
-    example = next((piece for piece in pieces if piece is not None), None)
-    if example is None:
-        return pa.nulls(len(present), type_)
-    empty = np.array([None], object) if example.dtype == object else np.zeros(1, example.dtype)
-    values: Array = np.concatenate(
-        [
-            np.broadcast_to(empty, count) if piece is None else piece.reshape(count)
-            for piece, count in zip(pieces, counts, strict=True)
-        ]
-    )
-    return _values(values, present, type_)
-
-
-def _list_column(pieces: Sequence[Array | None], counts: Sequence[int], type_: pa.DataType) -> pa.Array:
-    """Return the column of tensors that `pieces` make up, as `_column` does."""
-    present = np.repeat([piece is not None for piece in pieces], counts)
-    values = [piece.ravel() for piece in pieces if piece is not None]
-    if not values:
-        return pa.nulls(len(present), type_)
-    lengths = [0 if piece is None else piece.size // count for piece, count in zip(pieces, counts, strict=True)]
-    flat: Array = np.concatenate(values)
-    column = _values(flat, np.ones(len(flat), np.bool_), type_.value_type)
-    return lists(column, np.repeat(lengths, counts).tolist(), present)
-
-
-def _values(values: Array, present: Array, type_: pa.DataType) -> pa.Array:
-    if pa.types.is_string(type_):
-        return texts([value if value is None or isinstance(value, str) else str(value) for value in values.tolist()])
-    if values.dtype.kind == "f":
-        present = present & ~np.isnan(values)
-    elif values.dtype.kind == "M":
-        present = present & ~np.isnat(values)
-    return numbers(values, type_, present)

@@ -1,0 +1,72 @@
+"""What of a record waits to be written, and how much memory that takes."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from tidegate.packaging.format.manifest import Manifest, TensorSpec
+from tidegate.serving.inference_log.record import LogRecord
+from tidegate.serving.inference_log.schema import MOST_VALUES, is_logged
+from tidegate.serving.protocol.tensors import Array
+
+_REQUEST_BYTES = 160  # of one row: ids, times, status
+_VALUE_BYTES = 8
+
+
+class Footprint:
+    """Measures records of one model package."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        """Prepare for a signature."""
+        inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
+        logged = [spec for spec in (*inputs, *outputs) if is_logged(spec)]
+        self._row_bytes = _REQUEST_BYTES + _VALUE_BYTES * sum(_values_in_row(spec) for spec in logged)
+        self._names = [spec.name for spec in inputs]
+        self._texts = tuple((index, spec.name) for index, spec in enumerate(inputs) if spec.datatype == "BYTES")
+        self._unlogged = frozenset(spec.name for spec in (*inputs, *outputs) if not is_logged(spec))
+        self._may_be_large = any(not is_logged(spec) or -1 in spec.shape[1:] for spec in (*inputs, *outputs))
+
+    def fitted(self, record: LogRecord) -> LogRecord:
+        """Return the record with its size, with inputs as they were sent, and without tensors that get no column."""
+        if record.as_sent:
+            record = self._as_sent(record)
+        if self._may_be_large:
+            most = MOST_VALUES * record.rows
+            inputs, outputs = self._logged(record.inputs, most), self._logged(record.outputs, most)
+            record = msgspec.structs.replace(record, inputs=inputs, outputs=outputs)
+        record.size = self._size(record)
+        return record
+
+    def _size(self, record: LogRecord) -> int:
+        size = self._row_bytes * record.rows
+        row = record.row
+        if row is not None:
+            for index, _ in self._texts:
+                text = row[index]
+                if text:
+                    size += len(text)
+            return size
+        for _, name in self._texts:
+            column = record.inputs.get(name)
+            if column is not None:
+                size += sum(map(len, filter(None, column.ravel().tolist())))
+        return size
+
+    def _as_sent(self, record: LogRecord) -> LogRecord:
+        if record.row is None:
+            return msgspec.structs.replace(record, inputs={**record.inputs, **record.as_sent})
+        sent = {name: array.ravel().tolist()[0] for name, array in record.as_sent.items()}
+        row = [sent.get(name, value) for name, value in zip(self._names, record.row, strict=True)]
+        return msgspec.structs.replace(record, row=row)
+
+    def _logged(self, tensors: Mapping[str, Array], most: int) -> dict[str, Array]:
+        """Copies: a tensor may be a view of a request's body, which would be kept with it."""
+        return {name: array.copy() for name, array in tensors.items() if name not in self._unlogged and array.size <= most}
+
+
+def _values_in_row(spec: TensorSpec) -> int:
+    """Return how many values a row held in the sample at most."""
+    count = 1
+    for axis, size in enumerate(spec.shape[1:]):
+        count *= spec.sizes[axis][1] if size == -1 and spec.sizes else abs(size)
+    return count

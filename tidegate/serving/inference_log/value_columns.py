@@ -1,0 +1,133 @@
+"""The inference log's columns of values: keys, inputs, feature times and outputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tidegate.serving.inference_log.arrow_columns import lists, number_dtype, numbers, texts
+from tidegate.serving.inference_log.record import LogRecord
+from tidegate.serving.protocol.tensors import Array
+
+Hashed = Callable[[Sequence[str | None]], list[str | None]]
+Place = Callable[[LogRecord], Mapping[str, Any]]
+
+
+class ValueColumn:
+    """One column whose values lie in one of a record's mappings, one row a prediction, under a name of theirs."""
+
+    def __init__(self, field: pa.Field, place: Place, name: str, hashed: Hashed | None) -> None:
+        """Make the column `field` of what `place` holds under `name`; `hashed` redacts its texts."""
+        self.name: str = field.name
+        self._type = field.type
+        self._place = place
+        self._key = name
+        self._hashed = hashed
+        self._is_list = pa.types.is_list(field.type)
+        self._is_text = pa.types.is_string(field.type)
+
+    def of(self, records: Sequence[LogRecord], counts: Sequence[int]) -> pa.Array:
+        """Return the rows of all records; null for those that hold nothing of this name."""
+        place, key = self._place, self._key
+        pieces: list[Any] = [place(record).get(key) for record in records]
+        held = [piece is not None for piece in pieces]
+        if True not in held:
+            return pa.nulls(sum(counts), self._type)
+        if self._is_list:
+            return self._lists(pieces, counts)
+        if False in held:
+            pieces = _filled(pieces, counts)
+            present = np.repeat(held, counts)
+        else:
+            present = None
+        if self._is_text:
+            return text_column(_values_of(pieces), self._hashed)
+        return _number_column(np.concatenate(pieces, axis=None), self._type, present)
+
+    def _lists(self, pieces: Sequence[Any], counts: Sequence[int]) -> pa.Array:
+        flat: Array = np.concatenate([piece for piece in pieces if piece is not None], axis=None)
+        lengths = [0 if piece is None else piece.size // count for piece, count in zip(pieces, counts, strict=True)]
+        of_one = self._type.value_type
+        values = text_column(flat.tolist(), self._hashed) if pa.types.is_string(of_one) else _number_column(flat, of_one)
+        return lists(values, np.repeat(lengths, counts).tolist(), np.repeat([piece is not None for piece in pieces], counts))
+
+
+class RowInputs:
+    """The input columns of requests of one row, whose inputs are Python values in the signature's order."""
+
+    def __init__(self, fields: Sequence[pa.Field | None], hashed: Sequence[Hashed | None]) -> None:
+        """Make the column `fields[i]` of the i-th value of every row, unless it is None; `hashed[i]` redacts its texts."""
+        self._texts = []
+        blocks: dict[pa.DataType, list[tuple[str, int]]] = {}
+        for index, (field, hash_) in enumerate(zip(fields, hashed, strict=True)):
+            if field is None or pa.types.is_list(field.type):
+                continue
+            if pa.types.is_string(field.type):
+                self._texts.append((field.name, itemgetter(index), hash_))
+            else:
+                blocks.setdefault(field.type, []).append((field.name, index))
+        self._blocks = [_Block(type_, columns) for type_, columns in blocks.items()]
+
+    def of(self, rows: Sequence[Sequence[Any]]) -> dict[str, pa.Array]:
+        """Return the columns."""
+        columns: dict[str, pa.Array] = {}
+        for block in self._blocks:
+            columns |= block.of(rows)
+        for name, pick, hashed in self._texts:
+            columns[name] = text_column(list(map(pick, rows)), hashed)
+        return columns
+
+
+class _Block:
+    """Columns of one type of number: they are read from the rows in one pass."""
+
+    def __init__(self, type_: pa.DataType, columns: Sequence[tuple[str, int]]) -> None:
+        self._type = type_
+        self._dtype = number_dtype(type_)
+        self._columns = columns
+        indexes = [index for _, index in columns]
+        self._pick = itemgetter(*indexes) if len(indexes) > 1 else itemgetter(slice(indexes[0], indexes[0] + 1))
+
+    def of(self, rows: Sequence[Sequence[Any]]) -> dict[str, pa.Array]:
+        width = len(self._columns)
+        try:
+            flat = np.fromiter(chain.from_iterable(map(self._pick, rows)), self._dtype, len(rows) * width)
+        except (TypeError, ValueError, OverflowError):  # a missing value of a type that has no NaN
+            return {name: self._with_missing([row[index] for row in rows]) for name, index in self._columns}
+        matrix = np.ascontiguousarray(flat.reshape(-1, width).T)
+        make = _number_column if matrix.dtype.kind == "f" and np.isnan(matrix).any() else numbers
+        return {name: make(values, self._type) for (name, _), values in zip(self._columns, matrix, strict=True)}
+
+    def _with_missing(self, values: Sequence[Any]) -> pa.Array:
+        present = np.fromiter((value is not None and value == value for value in values), np.bool_, len(values))
+        held = [value if is_there else 0 for value, is_there in zip(values, present.tolist(), strict=True)]
+        return numbers(np.array(held, self._dtype), self._type, present)
+
+
+def text_column(values: Sequence[Any], hashed: Hashed | None = None) -> pa.Array:
+    """Return a column of texts, hashed if need be; what is none becomes one, but for None, which is null."""
+    if not set(map(type, values)) <= {str, type(None)}:
+        values = [value if value is None or isinstance(value, str) else str(value) for value in values]
+    return texts(values if hashed is None else hashed(values))
+
+
+def _number_column(values: Array, type_: pa.DataType, present: Array | None = None) -> pa.Array:
+    absent = np.isnan(values) if values.dtype.kind == "f" else np.isnat(values) if values.dtype.kind == "M" else None
+    if absent is not None and absent.any():
+        present = ~absent if present is None else present & ~absent
+    return numbers(values, type_, present)
+
+
+def _filled(pieces: Sequence[Any], counts: Sequence[int]) -> list[Any]:
+    """Return the pieces, with anything of the same kind for those that are missing."""
+    example = next(piece for piece in pieces if piece is not None)
+    is_number = isinstance(example, np.ndarray) and example.dtype != object
+    nothing = np.zeros(1, example.dtype) if is_number else np.array([None], object)
+    return [np.broadcast_to(nothing, count) if piece is None else piece for piece, count in zip(pieces, counts, strict=True)]
+
+
+def _values_of(pieces: Sequence[Any]) -> list[Any]:
+    return list(chain.from_iterable(piece.ravel().tolist() if isinstance(piece, np.ndarray) else piece for piece in pieces))
