@@ -53,13 +53,15 @@ class RestApplication:
         self._infers: dict[bytes, Infer] = {v2 + b"/infer": self._infer_v2, v1 + b":predict": self._predict_v1}
         self._versions = v2 + b"/versions/"
         self._reads: dict[bytes, Read] = {
+            b"/": self._alive,
             b"/v2": self._server_metadata,
+            b"/v2/": self._server_metadata,  # as the protocol's own OpenAPI document has it
             b"/v2/health/live": self._live,
             b"/v2/health/ready": self._server_ready,
             v2: self._model_metadata,
             v2 + b"/ready": self._model_ready,
             b"/v1/models": self._v1_models,
-            v1: self._v1_status,
+            v1: self._model_ready,
             b"/metrics": self._metrics,
             b"/openapi.json": self._openapi,
         }
@@ -200,6 +202,9 @@ class RestApplication:
                 )
         return RequestError(404, f"unknown path {_shown(path)}")
 
+    def _alive(self, exchange: Exchange) -> None:
+        exchange.respond(200, b'{"status":"alive"}')  # what KServe's v1 asks for at the root
+
     def _live(self, exchange: Exchange) -> None:
         exchange.respond(200, b'{"live":true}')
 
@@ -240,9 +245,6 @@ class RestApplication:
 
     def _v1_models(self, exchange: Exchange) -> None:
         _respond_json(exchange, {"models": [self._endpoint.name]})
-
-    def _v1_status(self, exchange: Exchange) -> None:
-        _respond_json(exchange, {"name": self._endpoint.name, "ready": self._endpoint.ready})
 
     def _metrics(self, exchange: Exchange) -> None:
         exchange.respond(200, self._scrape(), METRICS_CONTENT_TYPE)

@@ -102,6 +102,7 @@ class _Document:
         ready = _object(ready={"type": "boolean"})
         return {
             "/v2": _get("serverMetadata", "Name, version and extensions of the server", metadata),
+            "/": _get("alive", "Whether the server runs, in version 1's words", _object(status={"const": "alive"})),
             "/v2/health/live": _get("serverLive", "Whether the server runs", _object(live={"const": True})),
             "/v2/health/ready": _get("serverReady", "Whether the server takes requests", ready, unready=ready),
             "/metrics": _get("metrics", "All workers' metrics, in Prometheus's text format", {"type": "string"}, "text/plain"),

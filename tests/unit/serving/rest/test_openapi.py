@@ -74,6 +74,7 @@ def test_routes_name_the_model_and_its_version(tiny: Manifest) -> None:
     found = document(tiny)
     OpenAPIV31SpecValidator(found).validate()
     assert set(found["paths"]) == {
+        "/",
         "/v2",
         "/v2/health/live",
         "/v2/health/ready",
