@@ -130,6 +130,11 @@ class ModelRegistry:
         raw = self._manifest_bytes(name, version)
         return decode_manifest(raw, where=self._files.address(name, version) + MANIFEST_NAME)
 
+    def digest(self, name: str, version: int) -> str | None:
+        """Return the `sha256:…` that a version was registered with; raises RegistryError if there is no such version."""
+        self._require_version(name, version)
+        return self._journal.read(claim_key(name, version)).digest
+
     def uri(self, name: str, version: int) -> str:
         """Return the address of a version's package, ending in `/`; raises RegistryError if there is no such version."""
         self._require_version(name, version)
@@ -151,7 +156,7 @@ class ModelRegistry:
                 verify_package(to, trust=trust)
                 return to
             raise RegistryError(f"registry: cannot download {name} version {version} to {to}: it exists; choose another place")
-        with self._files.downloaded(name, version, raw, self._digest(name, version), beside=to, trust=trust) as fresh:
+        with self._files.downloaded(name, version, raw, self.digest(name, version), beside=to, trust=trust) as fresh:
             fresh.rename(to)
         return to
 
@@ -160,7 +165,7 @@ class ModelRegistry:
         raw = self._manifest_bytes(name, version)
         with (
             tempfile.TemporaryDirectory(prefix="tidegate-verify-") as scratch,
-            self._files.downloaded(name, version, raw, self._digest(name, version), beside=Path(scratch) / "package") as fresh,
+            self._files.downloaded(name, version, raw, self.digest(name, version), beside=Path(scratch) / "package") as fresh,
         ):
             return verify_package(fresh)
 
@@ -298,9 +303,6 @@ class ModelRegistry:
             return self._files.manifest_bytes(name, version)
         except ObjectNotFound:
             raise self._unknown_version(name, version) from None
-
-    def _digest(self, name: str, version: int) -> str | None:
-        return self._journal.read(claim_key(name, version)).digest
 
     def _version_numbers(self, name: str) -> list[int]:
         check_name("model name", name)

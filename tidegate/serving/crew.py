@@ -1,0 +1,189 @@
+"""The workers of one server, as their parent process sees them: forked, restarted when they die, stopped together.
+
+A worker that dies takes only its own requests with it. The first time it is replaced at once; if it keeps dying, ever later,
+up to `LONGEST_DELAY` seconds, so that a model which kills its process does not keep the machine busy with starting it.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from tidegate.errors import ServingError, TidegateError
+from tidegate.serving.events import emit
+from tidegate.serving.stopping import STOP_AT_ONCE
+
+FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
+STEADY_SECONDS = 10.0  # a worker that lived so long had no trouble with starting
+HOPELESS = 5  # starts in vain, one after another, while no other worker is ready either
+
+_PR_SET_PDEATHSIG = 1
+_LONGEST_ERROR = 2000  # so that a line is written whole, or not at all
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, STOP_AT_ONCE)
+_SIGNALS = (*_STOP_SIGNALS, signal.SIGCHLD)
+
+
+class Restarts:
+    """How long a worker that died waits until it is started anew."""
+
+    def __init__(self) -> None:
+        """Nothing has died yet."""
+        self._deaths: dict[int, int] = {}
+
+    def delay(self, worker: int, lived: float) -> float:
+        """Return the seconds to wait after a worker died that had lived so many seconds."""
+        deaths = 0 if lived >= STEADY_SECONDS else self._deaths.get(worker, 0)
+        self._deaths[worker] = deaths + 1
+        return 0.0 if deaths == 0 else min(LONGEST_DELAY, FIRST_DELAY * 2 ** (deaths - 1))
+
+
+class Crew:
+    """Runs workers in processes of their own; for the main thread of the parent."""
+
+    def __init__(
+        self,
+        workers: int,
+        run_worker: Callable[[int], None],
+        *,
+        is_ready: Callable[[int], bool],
+        forget: Callable[[int], None],
+    ) -> None:
+        """Prepare for so many workers.
+
+        Args:
+            workers: How many there are, numbered from 0.
+            run_worker: Called in a worker's process with its number; returns when the worker has been stopped. The worker is
+                stopped by SIGTERM, which may come more than once, and at once by SIGQUIT.
+            is_ready: Tells of a worker, also of one that has died and was not forgotten, whether it got ready.
+            forget: Removes what a worker that has died left behind.
+        """
+        self._workers = range(workers)
+        self._run_worker = run_worker
+        self._is_ready = is_ready
+        self._forget = forget
+        self._restarts = Restarts()
+        self._running: dict[int, tuple[int, float]] = {}  # number and start of each worker, by process id
+        self._due: dict[int, float] = {}  # when a worker that died is started anew
+        self._ready_once: set[int] = set()
+        self._in_vain = 0
+        self._errors_read, self._errors_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._asked: list[int] = []
+        self._stopping = False
+        self._failed = False
+
+    def run(self) -> None:
+        """Fork the workers, replace those that die after they were ready once, and return when all have been stopped.
+
+        Raises:
+            ServingError: A worker could not start, so that the others were stopped; the first one's own words.
+        """
+        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, self._take_note)
+        for worker in self._workers:
+            self._start(worker)
+        while self._running or self._due:
+            self._wait(wakeup_read)
+            self._pass_signals_on()
+            self._reap()
+            self._start_due()
+        if self._failed:
+            raise ServingError(self._first_error())
+
+    def _take_note(self, number: int, _frame: object) -> None:
+        if number != signal.SIGCHLD:
+            self._asked.append(number)
+
+    def _wait(self, wakeup: int) -> None:
+        """Wait for a signal, or until the next worker is due."""
+        timeout = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        if select.select([wakeup], [], [], timeout)[0]:
+            os.read(wakeup, 4096)
+
+    def _pass_signals_on(self) -> None:
+        """Stop the workers when asked for the first time, and at once when asked again."""
+        while self._asked:
+            number = self._asked.pop(0)
+            self._stop(STOP_AT_ONCE if self._stopping or number == STOP_AT_ONCE else signal.SIGTERM)
+
+    def _stop(self, number: signal.Signals) -> None:
+        self._stopping = True
+        self._due.clear()
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for worker in [worker for worker, due in self._due.items() if due <= now]:
+            del self._due[worker]
+            self._start(worker)
+
+    def _start(self, worker: int) -> None:
+        parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a signal must not meet the parent's handlers in the child
+        process = os.fork()
+        if process:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._running[process] = worker, time.monotonic()
+            return
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to the whole group; the parent passes it on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            _die_with(parent)
+            self._run_worker(worker)
+            status = 0
+        except BaseException as error:
+            what = str(error) if isinstance(error, TidegateError) else f"a worker failed: {type(error).__name__}: {error}"
+            os.write(self._errors_write, f"{' '.join(what.split())[:_LONGEST_ERROR]}\n".encode())
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while self._running:
+            process, wait_status = os.waitpid(-1, os.WNOHANG)
+            if process == 0:
+                return
+            if process in self._running:  # the first process of a container also inherits the children of others
+                self._bury(process, os.waitstatus_to_exitcode(wait_status))
+
+    def _bury(self, process: int, exit_code: int) -> None:
+        worker, started = self._running.pop(process)
+        if self._is_ready(worker):
+            self._ready_once.add(worker)
+            self._in_vain = 0
+        else:
+            self._in_vain += 1
+        self._forget(worker)
+        if self._stopping:
+            self._failed = self._failed or exit_code not in (0, -signal.SIGTERM, -STOP_AT_ONCE)
+            return
+        hopeless = self._in_vain >= HOPELESS and not any(map(self._is_ready, self._workers))
+        if worker not in self._ready_once or hopeless:
+            emit("worker died", level="error", worker=worker, pid=process, exit_code=exit_code)
+            self._failed = True
+            self._stop(signal.SIGTERM)
+            return
+        delay = self._restarts.delay(worker, time.monotonic() - started)
+        emit("worker died", level="error", worker=worker, pid=process, exit_code=exit_code, restart_in_seconds=delay)
+        self._due[worker] = time.monotonic() + delay
+
+    def _first_error(self) -> str:
+        try:
+            return os.read(self._errors_read, 65536).decode().splitlines()[0]
+        except BlockingIOError:
+            return "a worker was killed; its exit code is in the log above"
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(0)

@@ -1,0 +1,131 @@
+"""Opens a version of the model in one worker: its graph, proved on the golden sample, its lookups, its log and its counters."""
+
+import logging
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from tidegate.clock import Clock
+from tidegate.errors import ServingError
+from tidegate.packaging.format.manifest import Manifest
+from tidegate.packaging.format.package import read_manifest
+from tidegate.serving.events import EventHandler, emit
+from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.metrics.layout import MetricsLayout
+from tidegate.serving.metrics.memory import MetricsMemory
+from tidegate.serving.model.batching import BatchLimits
+from tidegate.serving.model.engine import Engine
+from tidegate.serving.model.lookup import FeatureLookup
+from tidegate.serving.model.served import Identity, ServedModel
+from tidegate.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from tidegate.features.online_rows import RowReader
+    from tidegate.serving.inference_log.log import InferenceLog
+
+
+class ModelLoader:
+    """Opens versions, of which each has a log and counters of its own; they share the clock and the online store."""
+
+    def __init__(self, settings: ServeSettings, name: str, *, clock: Clock, metrics: Path, worker: int) -> None:
+        """Open nothing yet.
+
+        Args:
+            settings: How the server is to run.
+            name: What the model is called in requests.
+            clock: Tells event time.
+            metrics: Folder in which the workers count.
+            worker: Which of them this is.
+        """
+        self._settings = settings
+        self._name = name
+        self._clock = clock
+        self._metrics = metrics
+        self._worker = worker
+        self._online_rows: RowReader | None = None
+
+    def open(self, package: Path, version: str) -> ServedModel:
+        """Open the package, which was verified, as a version; from any thread, and next to others that are open.
+
+        Raises:
+            TidegateError: It cannot be served here: the graph cannot be loaded or does not do what it did where it was
+                packaged, the online store or the log cannot be opened.
+        """
+        begun = perf_counter()
+        settings = self._settings
+        manifest = read_manifest(package)
+        identity = Identity(self._name, version, settings.revision or f"v{version}")
+        engine = Engine(package, manifest)
+        if engine.warning is not None:
+            emit("slower than measured", level="warning", worker=self._worker, version=version, reason=engine.warning)
+        difference = engine.replay_golden(package)
+        metrics = self._open_metrics(manifest, identity)
+        lookup = self._open_lookup(package, manifest, metrics)
+        model = ServedModel(
+            manifest,
+            identity,
+            engine=engine,
+            lookup=lookup,
+            log=self._open_log(manifest, identity, metrics),
+            clock=self._clock,
+            metrics=metrics,
+            max_rows=settings.max_rows,
+            limits=BatchLimits(
+                batch_rows=settings.batch_rows, queue_rows=settings.queue_rows, delay=settings.batch_delay_ms / 1000
+            ),
+        )
+        emit(
+            "model loaded",
+            worker=self._worker,
+            version=version,
+            golden_difference=difference,
+            seconds=round(perf_counter() - begun, 3),
+        )
+        return model
+
+    def _open_metrics(self, manifest: Manifest, identity: Identity) -> WorkerMetrics:
+        labels = {"model": identity.name, "version": identity.version, "revision": identity.revision}
+        memory = MetricsMemory.open(self._metrics, MetricsLayout(manifest), self._settings.workers, labels)
+        return WorkerMetrics(memory, self._worker)
+
+    def _open_lookup(self, package: Path, manifest: Manifest, metrics: WorkerMetrics) -> FeatureLookup | None:
+        if manifest.features is None:
+            return None
+        if self._settings.online_store is None:
+            raise ServingError(f"package {package} looks features up; name the online store with --online-store")
+        from tidegate.features.online import OnlineReader
+        from tidegate.features.online_opening import open_row_reader
+
+        if self._online_rows is None:
+            logging.getLogger("tidegate.features").addHandler(EventHandler())
+            self._online_rows = open_row_reader(self._settings.online_store)
+        reader = OnlineReader(self._online_rows, manifest.features)
+        return FeatureLookup(manifest.features, manifest.signature, reader, metrics.count_missing)
+
+    def _open_log(self, manifest: Manifest, identity: Identity, metrics: WorkerMetrics) -> "InferenceLog | None":
+        settings = self._settings
+        if settings.log_store is None:
+            return None
+        import pyarrow as pa
+
+        from tidegate.serving.inference_log.limits import LogLimits
+        from tidegate.serving.inference_log.log import InferenceLog
+        from tidegate.serving.inference_log.redaction import Redaction
+        from tidegate.storage import open_store
+
+        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pools keep some 10 MB that only the log would use
+        return InferenceLog(
+            open_store(settings.log_store),
+            manifest,
+            model=identity.name,
+            version=identity.version,
+            revision=identity.revision,
+            limits=LogLimits(
+                rotate_rows=settings.log_rotate_rows,
+                rotate_seconds=settings.log_rotate_seconds,
+                queue_rows=settings.log_queue_rows,
+            ),
+            metrics=metrics,
+            sample_share=settings.log_sample,
+            redaction=Redaction(settings.log_redact, manifest),
+        )

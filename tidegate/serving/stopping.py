@@ -1,0 +1,45 @@
+"""The signals that stop a worker: the first one gracefully, the second one at once."""
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+STOP_AT_ONCE = signal.SIGQUIT
+
+
+class StopSignals:
+    """Listens for them on the running loop.
+
+    Attributes:
+        first: Set as soon as the worker is to stop.
+        at_once: Set when it shall wait for nothing any more.
+    """
+
+    def __init__(self, *, alone: bool) -> None:
+        """Take SIGTERM, SIGINT and SIGQUIT over.
+
+        SIGQUIT means at once. So does a second one of the others, but only in a process that is `alone`: a worker may be sent
+        the same one by its parent and by whoever signals the whole group, as a terminal does.
+        """
+        self.first = asyncio.Event()
+        self.at_once = asyncio.Event()
+        self._alone = alone
+        for number in (signal.SIGTERM, STOP_AT_ONCE, *((signal.SIGINT,) if alone else ())):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
+
+    async def unless_at_once(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do some work, but drop it as soon as the worker is to stop at once."""
+        working = asyncio.ensure_future(work)
+        told = asyncio.ensure_future(self.at_once.wait())
+        await asyncio.wait((working, told), return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+
+    def _stop(self, number: signal.Signals) -> None:
+        if number == STOP_AT_ONCE or (self._alone and self.first.is_set()):
+            self.at_once.set()
+        self.first.set()
