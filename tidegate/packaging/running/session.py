@@ -6,7 +6,7 @@ graph.run({"carrier": …, "distance": …})              # the signature's inpu
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import MODEL_NAME, Manifest, Runtime
 from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.running.packing import Packer
+from tidegate.packaging.running.provider_options import check_options
+
+if TYPE_CHECKING:
+    from tidegate.packaging.running.engine import CpuFallback
 
 Array = NDArray[Any]
 Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
@@ -35,14 +39,14 @@ class GraphSession:
     Attributes:
         session: ONNX Runtime's session, for what needs no packing.
         warning: What this machine lacks, so that the graph is loaded otherwise than its package asks; None if nothing.
+        is_fallback: Whether it runs on the CPU for want of the accelerator that its package asks for.
     """
 
-    def __init__(
-        self, session: ort.InferenceSession, runtime: Runtime, manifest: Manifest, *, where: str, warning: str | None = None
-    ) -> None:
+    def __init__(self, session: ort.InferenceSession, runtime: Runtime, manifest: Manifest, *, where: str) -> None:
         """Join an open session with the manifest whose inputs it takes; raises PackageError if the graph has others."""
         self.session = session
-        self.warning = warning
+        self.warning: str | None = None
+        self.is_fallback = False
         packer = Packer(manifest.packing, [spec.name for spec in manifest.signature.inputs])
         self._pack = packer if manifest.packing else None
         self._outputs = [spec.name for spec in manifest.signature.outputs]
@@ -50,12 +54,30 @@ class GraphSession:
         _check_names(session, packer.graph_inputs, self._outputs, where)
 
     @classmethod
-    def of_package(cls, package: Path, manifest: Manifest | None = None, *, spinning: bool = True) -> "GraphSession":
-        """Open the package at `package`; raises PackageError if it is none or ONNX Runtime refuses its graph."""
+    def of_package(
+        cls,
+        package: Path,
+        manifest: Manifest | None = None,
+        *,
+        spinning: bool = True,
+        cpu_fallback: "CpuFallback" = "listed",
+    ) -> "GraphSession":
+        """Open the package at `package`.
+
+        Raises:
+            PackageError: It is none, ONNX Runtime refuses its graph, or its providers are not here and none may stand in.
+        """
         manifest = manifest or read_manifest(package)
-        graph, runtime, warning = _usable_graph(package, manifest.runtime)
-        session = open_session(graph, runtime, spinning=spinning)
-        return cls(session, runtime, manifest, where=f"package {package}", warning=warning)
+        if manifest.runtime.engine is None and manifest.runtime.providers == _CPU:
+            session = open_session(package / MODEL_NAME, manifest.runtime, spinning=spinning)
+            return cls(session, manifest.runtime, manifest, where=f"package {package}")
+        from tidegate.packaging.running.engine import usable_graph
+
+        here = usable_graph(package, manifest.runtime, cpu_fallback=cpu_fallback)
+        session = open_session(here.graph, here.runtime, spinning=spinning)
+        graph = cls(session, here.runtime, manifest, where=f"package {package}")
+        graph.warning, graph.is_fallback = here.warning, here.is_fallback
+        return graph
 
     @classmethod
     def of_graph(cls, graph: bytes, runtime: Runtime, manifest: Manifest) -> "GraphSession":
@@ -80,6 +102,7 @@ def open_session(model: Path | bytes, runtime: Runtime, *, spinning: bool = True
         spinning: Whether idle threads wait busily, which is faster and costs a core.
     """
     what = "graph" if isinstance(model, bytes) else str(model)
+    check_options(runtime.provider_options, what)
     _refuse_absent(runtime.providers, ort.get_available_providers(), f"{what}: ONNX Runtime here has no")
     providers = [(name, runtime.provider_options.get(name, {})) for name in runtime.providers]
     options = _options(runtime, spinning=spinning)
@@ -109,14 +132,6 @@ def _refuse_absent(wanted: Sequence[str], found: Sequence[str], what: str) -> No
     absent = [name for name in wanted if name not in found]
     if absent:
         raise PackageError(f"{what} {', '.join(absent)}; it has {', '.join(found)}")
-
-
-def _usable_graph(package: Path, runtime: Runtime) -> tuple[Path, Runtime, str | None]:
-    if runtime.engine is None and runtime.providers == _CPU:
-        return package / MODEL_NAME, runtime, None
-    from tidegate.packaging.running.engine import usable_graph
-
-    return usable_graph(package, runtime)
 
 
 def _runner(session: ort.InferenceSession, runtime: Runtime) -> Run:
