@@ -1,0 +1,133 @@
+"""The methods of `inference.GRPCInferenceService`, each answering one call.
+
+`ModelInfer` is handed to the model, which answers later; all else is answered at once.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import DecodeError
+
+import tidegate
+from tidegate.packaging.format.manifest import TensorSpec
+from tidegate.serving.grpc_v2 import codec
+from tidegate.serving.grpc_v2.calls import Call, Method
+from tidegate.serving.grpc_v2.messages import methods_of
+from tidegate.serving.grpc_v2.status import Refusal
+from tidegate.serving.model.endpoint import Endpoint
+from tidegate.serving.protocol.errors import RequestError, bad_request
+from tidegate.serving.protocol.request import InferAnswer
+
+if TYPE_CHECKING:
+    from tidegate.serving.model.served import ServedModel
+
+SERVICE = "inference.GRPCInferenceService"
+
+
+class InferenceService:
+    """Answers the calls of the Open Inference Protocol for one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, request_seconds: float) -> None:
+        """Answer for whatever model the endpoint has at the time of a call; none may take longer than `request_seconds`."""
+        self._endpoint = endpoint
+        self._longest = int(request_seconds * 1e9)
+
+    def methods(self) -> dict[str, Method]:
+        """Return the methods by path."""
+        answers: dict[str, Callable[[Any], dict[str, Any]]] = {
+            "ServerLive": lambda _: {"live": True},
+            "ServerReady": lambda _: {"ready": self._endpoint.ready},
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+        }
+        messages = methods_of(SERVICE)
+        methods = {f"/{SERVICE}/{name}": answered_by(answer, *messages[name]) for name, answer in answers.items()}
+        return methods | {f"/{SERVICE}/ModelInfer": self._infer}
+
+    def _infer(self, call: Call, message: bytes | memoryview) -> None:
+        model = self._endpoint.model
+        if model is None:
+            raise self._endpoint.refusal()
+        try:
+            name, version, request = codec.decode(message)
+            self._check_addressed(model, name, version)
+        except RequestError as error:
+            _reply(call, model, error)
+            return
+        head = call.head
+        request.trace_parent = head.trace_parent
+        if head.timeout_ns is not None:
+            request.timeout = head.timeout_ns or 1
+        request.arrived(call.began, self._longest)
+        call.work = request
+        model.submit(request, partial(_reply, call, model))
+
+    def _model_ready(self, request: Any) -> dict[str, Any]:
+        model = self._endpoint.model
+        if model is None:
+            self._check_name(request.name)
+        else:
+            self._check_addressed(model, request.name, request.version)
+        return {"ready": self._endpoint.ready}
+
+    def _server_metadata(self, _request: Any) -> dict[str, Any]:
+        extensions = [] if self._endpoint.repository is None else ["model_repository"]
+        return {"name": "tidegate", "version": tidegate.__version__, "extensions": extensions}
+
+    def _model_metadata(self, request: Any) -> dict[str, Any]:
+        model = self._endpoint.model
+        if model is None:
+            raise self._endpoint.refusal()
+        self._check_addressed(model, request.name, request.version)
+        return {
+            "name": model.identity.name,
+            "versions": [model.identity.version],
+            "platform": "onnxruntime_onnx",
+            "inputs": [_tensor_metadata(spec) for spec in model.inputs],
+            "outputs": [_tensor_metadata(spec) for spec in model.outputs],
+        }
+
+    def _check_addressed(self, model: "ServedModel", name: str, version: str) -> None:
+        self._check_name(name)
+        served = model.identity.version
+        if version not in ("", served):
+            raise RequestError(404, f"unknown version {version!r} of model {name!r}; this server serves version {served!r}")
+
+    def _check_name(self, name: str) -> None:
+        if name != self._endpoint.name:
+            raise RequestError(404, f"unknown model {name!r}; this server serves {self._endpoint.name!r}")
+
+
+def answered_by(answer: Callable[[Any], dict[str, Any]], request_class: Any, response_class: Any) -> Method:
+    """Return a method that answers at once with the response of which `answer` returns the fields, given the request."""
+
+    def method(call: Call, message: bytes | memoryview) -> None:
+        call.answer(response_class(**answer(parsed(request_class, message))).SerializeToString())
+
+    return method
+
+
+def parsed(request_class: Any, message: bytes | memoryview) -> Any:
+    """Return the request that `message` is; raises RequestError (400)."""
+    try:
+        return request_class.FromString(message)
+    except DecodeError:
+        raise bad_request(f"message is no {request_class.DESCRIPTOR.full_name}") from None
+
+
+def _reply(call: Call, model: "ServedModel", outcome: InferAnswer | RequestError) -> None:
+    if isinstance(outcome, RequestError):
+        status = outcome.status
+        call.refuse(Refusal.of(outcome))
+    else:
+        status = 200
+        identity = model.identity
+        call.answer(codec.encode(outcome, identity.name, identity.version, model.output_datatypes))
+    model.metrics.count_request(status, perf_counter_ns() - call.began)
+
+
+def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
