@@ -170,6 +170,24 @@ def without_rows(to: Path) -> Path:
     )
 
 
+def less_the_mean(to: Path) -> Path:
+    """Make `relative`: how far each amount is above the mean of its batch, so that each answer depends on all rows."""
+    inputs = [_column("amount")]
+    nodes = [
+        helper.make_node("ReduceMean", ["amount", "rows_axis"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["amount", "mean"], ["above"]),
+    ]
+    outputs = [TensorSpec(name="above", datatype="FP32", shape=(-1, 1))]
+    return _package(
+        to,
+        "relative",
+        _graph(nodes, inputs, outputs, {"rows_axis": np.array([0])}),
+        {"amount": _random((ROWS, 1), "FP32", 0)},
+        task="tensors",
+        signature=Signature(inputs=tuple(inputs), outputs=tuple(outputs)),
+    )
+
+
 def every_type(to: Path) -> Path:
     """Make `echo`: one input [-1, 2] of every datatype, answered as it is."""
     datatypes: tuple[Datatype, ...] = (*NUMBER_TYPES, "BYTES")
@@ -227,6 +245,21 @@ def slow(to: Path, *, rounds: int = 1) -> Path:
         "slow",
         _graph(nodes, inputs, outputs, constants),
         {"rounds": np.full((ROWS, 1), rounds, np.int64)},
+        task="tensors",
+        signature=Signature(inputs=tuple(inputs), outputs=tuple(outputs)),
+    )
+
+
+def adder(to: Path, added: float, *, input_name: str = "x") -> Path:
+    """Make `adder`: a number comes out with `added` on top, so that an answer tells which version of the model gave it."""
+    inputs = [_column(input_name)]
+    outputs = [TensorSpec(name="sum", datatype="FP32", shape=(-1, 1))]
+    nodes = [helper.make_node("Add", [input_name, "added"], ["sum"])]
+    return _package(
+        to,
+        "adder",
+        _graph(nodes, inputs, outputs, {"added": np.array([added], np.float32)}),
+        {input_name: _random((ROWS, 1), "FP32", 0)},
         task="tensors",
         signature=Signature(inputs=tuple(inputs), outputs=tuple(outputs)),
     )

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from tidegate.errors import PackageError, in_one_line
-from tidegate.packaging.format.golden import read_golden
+from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest
 from tidegate.packaging.running.session import GraphSession
+from tidegate.serving.model.independence import why_rows_depend
+from tidegate.serving.model.speed import Speed, measure, measure_whole
 from tidegate.serving.protocol.tensors import Array
 
 RELATIVE_TOLERANCE = 1e-3
@@ -16,26 +18,54 @@ ABSOLUTE_TOLERANCE = 1e-4  # times the largest output where that is above 1
 
 
 class Engine:
-    """Runs the graph of one model package.
+    """Runs the graph of one model package; it is to be asked for answers after its golden sample was replayed.
 
     Attributes:
         warning: What this machine lacks for the package's runtime, so that it runs slower; None if nothing.
+        is_fallback: Whether it runs on the CPU for want of the accelerator that the package asks for.
+        dependence: What shows that rows of one run depend on each other; None if nothing does.
+        speed: How long runs take here.
     """
 
-    def __init__(self, package: Path, manifest: Manifest) -> None:
-        """Load the graph as the manifest's runtime says; raises PackageError if ONNX Runtime refuses it."""
-        graph = GraphSession.of_package(package, manifest, spinning=False)
+    def __init__(self, package: Path, manifest: Manifest, *, allow_cpu_fallback: bool = False) -> None:
+        """Load the graph as the manifest's runtime says.
+
+        Args:
+            package: The package's directory.
+            manifest: Its manifest.
+            allow_cpu_fallback: Whether the CPU may stand in for an accelerator that is not here.
+
+        Raises:
+            PackageError: ONNX Runtime refuses the graph, or the accelerator is not here and nothing may stand in.
+        """
+        graph = GraphSession.of_package(
+            package, manifest, spinning=False, cpu_fallback="allowed" if allow_cpu_fallback else "refused"
+        )
         self.run = graph.run
         self.run_feeds = graph.run_feeds
         self.warning = graph.warning
+        self.is_fallback = graph.is_fallback
+        self.dependence: str | None = None
+        self.speed = Speed(row_seconds=0.0, batch_seconds=0.0, batch_rows=1)
+
+    @property
+    def batchable(self) -> bool:
+        """Whether rows of several requests may share a run."""
+        return self.dependence is None
 
     def replay_golden(self, package: Path) -> float:
-        """Run the golden sample and return the largest absolute difference from its expected outputs.
+        """Run the golden sample, whole and by rows, and return the largest absolute difference from its expected outputs.
 
         Raises:
-            PackageError: The sample is malformed, or an output differs by more than the tolerances.
+            PackageError: The sample is malformed, or an output of the whole differs by more than the tolerances.
         """
         golden = read_golden(package / GOLDEN_NAME)
+        largest = self._replay(golden, package)
+        self.dependence = why_rows_depend(self.run, golden, tolerances)
+        self.speed = measure(self.run, golden) if self.batchable else measure_whole(self.run, golden)
+        return largest
+
+    def _replay(self, golden: Golden, package: Path) -> float:
         try:
             outputs: Mapping[str, Array] = self.run(golden.inputs)
         except Exception as error:
@@ -54,6 +84,15 @@ class Engine:
         return largest
 
 
+def tolerances(expected: Array) -> tuple[float, float]:
+    """Return by how much an output may differ from what was recorded elsewhere: relatively, and absolutely."""
+    if expected.dtype.kind != "f":
+        return 0.0, 0.0
+    finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
+    relative = max(RELATIVE_TOLERANCE, 4 * float(np.finfo(expected.dtype).eps))
+    return relative, ABSOLUTE_TOLERANCE * max(1.0, float(finite.max(initial=0.0)))
+
+
 def _largest_difference(found: Array, expected: Array, what: str) -> float:
     if found.shape != expected.shape:
         raise PackageError(f"{what} of the golden sample has shape {list(found.shape)}, expected {list(expected.shape)}")
@@ -61,9 +100,7 @@ def _largest_difference(found: Array, expected: Array, what: str) -> float:
         if not np.array_equal(found, expected):
             raise PackageError(f"{what} of the golden sample differs from what was recorded")
         return 0.0
-    relative = max(RELATIVE_TOLERANCE, 4 * float(np.finfo(expected.dtype).eps))
-    finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
-    absolute = ABSOLUTE_TOLERANCE * max(1.0, float(finite.max(initial=0.0)))
+    relative, absolute = tolerances(expected)
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     same = np.isclose(found, expected, rtol=relative, atol=absolute, equal_nan=True)
     apart = np.zeros_like(expected)

@@ -10,6 +10,7 @@ from tidegate.errors import ServingError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.events import EventHandler, emit
+from tidegate.serving.inference_log.opening import open_log
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.layout import MetricsLayout
 from tidegate.serving.metrics.memory import MetricsMemory
@@ -21,7 +22,10 @@ from tidegate.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from tidegate.features.online_rows import RowReader
-    from tidegate.serving.inference_log.log import InferenceLog
+
+_LOOP_SECONDS = 0.001  # a run up to this long happens on the loop: handing it to a thread and back would delay it as much
+
+_LOOP_SECONDS = 0.001  # a run that takes longer leaves the event loop to others meanwhile
 
 
 class ModelLoader:
@@ -55,23 +59,31 @@ class ModelLoader:
         settings = self._settings
         manifest = read_manifest(package)
         identity = Identity(self._name, version, settings.revision or f"v{version}")
-        engine = Engine(package, manifest)
+        engine = Engine(package, manifest, allow_cpu_fallback=settings.allow_cpu_fallback)
         if engine.warning is not None:
             emit("slower than measured", level="warning", worker=self._worker, version=version, reason=engine.warning)
         difference = engine.replay_golden(package)
+        if engine.dependence is not None:
+            emit("requests are not joined", level="warning", worker=self._worker, version=version, reason=engine.dependence)
         metrics = self._open_metrics(manifest, identity)
+        metrics.set_fallback(engine.is_fallback)
         lookup = self._open_lookup(package, manifest, metrics)
         model = ServedModel(
             manifest,
             identity,
             engine=engine,
             lookup=lookup,
-            log=self._open_log(manifest, identity, metrics),
+            log=open_log(
+                settings, manifest, model=identity.name, version=version, revision=identity.revision, metrics=metrics
+            ),
             clock=self._clock,
             metrics=metrics,
             max_rows=settings.max_rows,
             limits=BatchLimits(
-                batch_rows=settings.batch_rows, queue_rows=settings.queue_rows, delay=settings.batch_delay_ms / 1000
+                batch_rows=settings.batch_rows if engine.batchable else 1,
+                queue_rows=settings.queue_rows,
+                delay=settings.batch_delay_ms / 1000,
+                rows_on_loop=engine.speed.rows_within(_LOOP_SECONDS),
             ),
         )
         emit(
@@ -101,31 +113,3 @@ class ModelLoader:
             self._online_rows = open_row_reader(self._settings.online_store)
         reader = OnlineReader(self._online_rows, manifest.features)
         return FeatureLookup(manifest.features, manifest.signature, reader, metrics.count_missing)
-
-    def _open_log(self, manifest: Manifest, identity: Identity, metrics: WorkerMetrics) -> "InferenceLog | None":
-        settings = self._settings
-        if settings.log_store is None:
-            return None
-        import pyarrow as pa
-
-        from tidegate.serving.inference_log.limits import LogLimits
-        from tidegate.serving.inference_log.log import InferenceLog
-        from tidegate.serving.inference_log.redaction import Redaction
-        from tidegate.storage import open_store
-
-        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pools keep some 10 MB that only the log would use
-        return InferenceLog(
-            open_store(settings.log_store),
-            manifest,
-            model=identity.name,
-            version=identity.version,
-            revision=identity.revision,
-            limits=LogLimits(
-                rotate_rows=settings.log_rotate_rows,
-                rotate_seconds=settings.log_rotate_seconds,
-                queue_rows=settings.log_queue_rows,
-            ),
-            metrics=metrics,
-            sample_share=settings.log_sample,
-            redaction=Redaction(settings.log_redact, manifest),
-        )

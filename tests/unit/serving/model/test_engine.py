@@ -103,3 +103,37 @@ def test_tolerances_follow_the_outputs_size_and_type(expected: np.ndarray, chang
     else:
         with pytest.raises(PackageError, match="output of the golden sample differs"):
             _largest_difference(found, expected, "output")
+
+
+def test_a_package_for_an_accelerator_that_is_not_here_is_refused_unless_the_cpu_may_stand_in(
+    copied: Path, tiny_manifest: Manifest
+) -> None:
+    manifest = msgspec.structs.replace(
+        tiny_manifest, runtime=Runtime(providers=("NoSuchExecutionProvider", "CPUExecutionProvider"))
+    )
+    with pytest.raises(
+        PackageError, match=r"no NoSuchExecutionProvider .*; serve it where that is, or with --allow-cpu-fallback"
+    ):
+        Engine(copied, manifest)
+    engine = Engine(copied, manifest, allow_cpu_fallback=True)
+    assert engine.is_fallback
+    assert engine.warning is not None
+    assert "the model runs on CPUExecutionProvider, slower than it was measured" in engine.warning
+    assert engine.replay_golden(copied) < 1e-5
+
+
+def test_an_engine_knows_whether_requests_may_share_a_run_and_how_long_one_takes(
+    tiny_package: Path, tiny_engine: Engine
+) -> None:
+    tiny_engine.replay_golden(tiny_package)
+    assert (tiny_engine.batchable, tiny_engine.is_fallback) == (True, False)
+    assert 0 < tiny_engine.speed.row_seconds < 0.1
+
+
+def test_an_engine_of_dependent_rows_says_why_and_is_served_all_the_same(tmp_path: Path) -> None:
+    package = small_packages.less_the_mean(tmp_path / "package")
+    engine = Engine(package, read_manifest(package))
+    assert engine.replay_golden(package) < 1e-5
+    assert not engine.batchable
+    assert engine.dependence == "a row has another 'above' when the other rows of its run hold larger numbers"
+    assert engine.speed.batch_rows == small_packages.ROWS
