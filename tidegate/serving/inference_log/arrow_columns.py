@@ -50,6 +50,15 @@ def numbers(values: Array, type_: pa.DataType, valid: Array | None = None) -> pa
     return pa.Array.from_buffers(type_, len(values), [_validity(valid), pa.py_buffer(data)])
 
 
+def rows_of(matrix: Array, type_: pa.DataType) -> list[pa.Array]:
+    """Return each row of a matrix as an array, none of whose values is null."""
+    count = matrix.shape[1]
+    if pa.types.is_boolean(type_):
+        return [numbers(row, type_) for row in matrix]
+    values = pa.py_buffer(np.ascontiguousarray(matrix, number_dtype(type_)))
+    return [pa.Array.from_buffers(type_, count, [None, values], 0, start) for start in range(0, matrix.size, count)]
+
+
 def texts(values: Sequence[str | None]) -> pa.Array:
     """Return an array of strings; None is null."""
     try:
@@ -76,10 +85,10 @@ def repeated(text: str | None, count: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, texts([text]))
 
 
-def lists(flat: pa.Array, lengths: Sequence[int], valid: Array) -> pa.Array:
-    """Return `flat` cut into lists of these lengths; `valid` says which of them are not null."""
+def lists(flat: pa.Array, lengths: Sequence[int] | Array, valid: Array | None = None) -> pa.Array:
+    """Return `flat` cut into lists of these lengths; those that are not `valid` are null, whatever their length."""
     offsets = _offsets(lengths)
-    return pa.Array.from_buffers(pa.list_(flat.type), len(valid), [_validity(valid), offsets], children=[flat])
+    return pa.Array.from_buffers(pa.list_(flat.type), len(lengths), [_validity(valid), offsets], children=[flat])
 
 
 def _texts_with_nulls(values: Sequence[str | None]) -> pa.Array:

@@ -21,15 +21,12 @@ class Footprint:
         inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
         logged = [spec for spec in (*inputs, *outputs) if is_logged(spec)]
         self._row_bytes = _REQUEST_BYTES + _VALUE_BYTES * sum(_values_in_row(spec) for spec in logged)
-        self._names = [spec.name for spec in inputs]
         self._texts = tuple((index, spec.name) for index, spec in enumerate(inputs) if spec.datatype == "BYTES")
         self._unlogged = frozenset(spec.name for spec in (*inputs, *outputs) if not is_logged(spec))
         self._may_be_large = any(not is_logged(spec) or -1 in spec.shape[1:] for spec in (*inputs, *outputs))
 
     def fitted(self, record: LogRecord) -> LogRecord:
-        """Return the record with its size, with inputs as they were sent, and without tensors that get no column."""
-        if record.as_sent:
-            record = self._as_sent(record)
+        """Return the record with its size, and without the tensors that get no column or are too long for theirs."""
         if self._may_be_large:
             most = MOST_VALUES * record.rows
             inputs, outputs = self._logged(record.inputs, most), self._logged(record.outputs, most)
@@ -49,19 +46,19 @@ class Footprint:
         for _, name in self._texts:
             column = record.inputs.get(name)
             if column is not None:
-                size += sum(map(len, filter(None, column.ravel().tolist())))
+                size += _text_bytes(column.ravel().tolist())
         return size
-
-    def _as_sent(self, record: LogRecord) -> LogRecord:
-        if record.row is None:
-            return msgspec.structs.replace(record, inputs={**record.inputs, **record.as_sent})
-        sent = {name: array.ravel().tolist()[0] for name, array in record.as_sent.items()}
-        row = [sent.get(name, value) for name, value in zip(self._names, record.row, strict=True)]
-        return msgspec.structs.replace(record, row=row)
 
     def _logged(self, tensors: Mapping[str, Array], most: int) -> dict[str, Array]:
         """Copies: a tensor may be a view of a request's body, which would be kept with it."""
         return {name: array.copy() for name, array in tensors.items() if name not in self._unlogged and array.size <= most}
+
+
+def _text_bytes(texts: list[str | None]) -> int:
+    try:
+        return len("".join(texts))  # type: ignore[arg-type]
+    except TypeError:
+        return sum(map(len, filter(None, texts)))
 
 
 def _values_in_row(spec: TensorSpec) -> int:

@@ -1,9 +1,9 @@
 """The inference log that serving never waits for.
 
-Records become columns in the thread that adds them, some at a time, for microseconds and without waiting for a lock; a thread of
-the log turns those into Parquet files of an object store, nearly all of it without the interpreter's lock. When the store fails
-or hangs, rows are kept and tried again until as many wait as may; from then on rows are dropped and counted. `close` writes what
-is left, so that a server which is asked to stop loses nothing.
+Records become columns in the thread that adds them, some at a time, for microseconds and without waiting for a lock. A thread
+of the log turns those into Parquet files of an object store, nearly all of it without the interpreter's lock. When the store
+fails or hangs, rows are kept and tried again until as many wait as may; from then on rows are dropped and counted. `close`
+writes what is left, so that a server which is asked to stop loses nothing.
 """
 
 import threading
@@ -34,10 +34,10 @@ class InferenceLog:
     """The log of one worker and one served version; records are added by one thread.
 
     Attributes:
-        is_audit: Whether a request may be answered only once its record is kept: not with this log.
+        audits: Whether a request may be answered only once its record is kept: not with this log.
     """
 
-    is_audit = False
+    audits = False
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from tidegate.serving.protocol.tensors import Array
 
 
 class LogRecord(msgspec.Struct, gc=False):
-    """One request as it is logged: one row a prediction.
+    """One request as it is logged: one row a prediction, its inputs as they were sent, before any policy changed them.
 
     Nothing of a record may be changed once the log has it.
 
@@ -22,13 +22,12 @@ class LogRecord(msgspec.Struct, gc=False):
         status: HTTP status answered.
         latency_us: Microseconds from the request's arrival to its answer.
         keys: Entity keys by name, one value a row.
-        row: The inputs of a request of one row, as Python values in the order of the signature; None where one is missing. Only
-            of a model whose inputs all hold a single value a row; else None.
         inputs: Model inputs by name, one row a prediction, features included as far as they were found; or `row` holds them.
-        as_sent: Inputs that a policy changed, as they were before; they are logged instead.
         times: Times of the feature rows used, by view, shape [rows].
         outputs: Outputs by name, one row a prediction; empty for a failed request.
         error: Why the request failed.
+        row: The inputs of a request of one row, as Python values in the order of the signature; None where one is missing. Only
+            of a model whose inputs all hold a single value a row; else None.
         size: About how many bytes it takes while it waits; the log measures it.
     """
 
@@ -39,19 +38,18 @@ class LogRecord(msgspec.Struct, gc=False):
     status: int
     latency_us: int
     keys: Mapping[str, Sequence[Any] | Array] = {}
-    row: Sequence[Any] | None = None
     inputs: Mapping[str, Array] = {}
-    as_sent: Mapping[str, Array] = {}
     times: Mapping[str, Array] = {}
     outputs: Mapping[str, Array] = {}
     error: str | None = None
+    row: Sequence[Any] | None = None
     size: int = 0
 
 
 class RequestLog(Protocol):
     """What a served model asks of its log."""
 
-    is_audit: bool
+    audits: bool
     """Whether a request may be answered only once its record is kept."""
 
     def add(self, record: LogRecord) -> None:

@@ -1,7 +1,7 @@
 """The inference log's columns that say which request a row is of, and how it went."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -29,7 +29,7 @@ def columns_of_rows(records: Sequence[LogRecord], event_times: Array) -> dict[st
     return {
         "prediction_id": predictions,
         "request_id": texts(ids),
-        "row": numbers(np.zeros(len(ids), np.int32), pa.int32()),
+        "row": _zeros(len(ids)),
         "event_time": numbers(event_times, TIMESTAMP),
         "logged_at": numbers(_microseconds(logged_at), TIMESTAMP),
         "status": numbers(np.array(statuses, np.int16), pa.int16()),
@@ -62,6 +62,11 @@ def columns_of_requests(records: Sequence[LogRecord], counts: Sequence[int], eve
 def _microseconds(nanoseconds: Sequence[Any]) -> Array:
     whole: Array = np.array(nanoseconds, np.int64) // 1000
     return whole
+
+
+@lru_cache(4)
+def _zeros(count: int) -> pa.Array:
+    return numbers(np.zeros(count, np.int32), pa.int32())
 
 
 @cache  # a request's rows are few, and bounded by the server's `max_rows`

@@ -116,9 +116,10 @@ class LogTableBuilder:
             columns = columns_of_rows(records, event_times) | self._row_inputs.of(rows)
         else:
             columns = columns_of_requests(records, counts, event_times)
-            columns |= {column.name: column.of(records, counts) for column in self._inputs}
+            inputs = [record.inputs for record in records]
+            columns |= {column.name: column.of(inputs, counts) for column in self._inputs}
         for column in self._others:
-            columns[column.name] = column.of(records, counts)
+            columns[column.name] = column.of(list(map(column.place, records)), counts)
         columns["error"] = self._errors(records, counts)
         return LogBatch(
             datetime.fromtimestamp(hour * 3600, UTC),

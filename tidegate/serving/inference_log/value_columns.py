@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tidegate.serving.inference_log.arrow_columns import lists, number_dtype, numbers, texts
+from tidegate.serving.inference_log.arrow_columns import lists, number_dtype, numbers, rows_of, texts
 from tidegate.serving.inference_log.record import LogRecord
 from tidegate.serving.protocol.tensors import Array
 
@@ -17,42 +17,48 @@ Place = Callable[[LogRecord], Mapping[str, Any]]
 
 
 class ValueColumn:
-    """One column whose values lie in one of a record's mappings, one row a prediction, under a name of theirs."""
+    """One column of what records hold under one name, one row a prediction.
 
-    def __init__(self, field: pa.Field, place: Place, name: str, hashed: Hashed | None) -> None:
-        """Make the column `field` of what `place` holds under `name`; `hashed` redacts its texts."""
+    Attributes:
+        name: Of the column.
+        place: Which of a record's mappings holds the values.
+    """
+
+    def __init__(self, field: pa.Field, place: Place, key: str, hashed: Hashed | None) -> None:
+        """Make the column `field` of what `place` holds under `key`; `hashed` redacts its texts."""
         self.name: str = field.name
+        self.place = place
         self._type = field.type
-        self._place = place
-        self._key = name
+        self._key = key
+        self._pick = itemgetter(key)
         self._hashed = hashed
         self._is_list = pa.types.is_list(field.type)
         self._is_text = pa.types.is_string(field.type)
 
-    def of(self, records: Sequence[LogRecord], counts: Sequence[int]) -> pa.Array:
-        """Return the rows of all records; null for those that hold nothing of this name."""
-        place, key = self._place, self._key
-        pieces: list[Any] = [place(record).get(key) for record in records]
-        held = [piece is not None for piece in pieces]
-        if True not in held:
-            return pa.nulls(sum(counts), self._type)
-        if self._is_list:
-            return self._lists(pieces, counts)
-        if False in held:
-            pieces = _filled(pieces, counts)
-            present = np.repeat(held, counts)
-        else:
+    def of(self, mappings: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> pa.Array:
+        """Return the rows of all records, whose mappings these are; null for those that hold nothing of the name."""
+        try:
+            pieces: list[Any] = list(map(self._pick, mappings))
             present = None
+        except KeyError:
+            pieces = [mapping.get(self._key) for mapping in mappings]
+            held = [piece is not None for piece in pieces]
+            if True not in held:
+                return pa.nulls(sum(counts), self._type)
+            pieces = [_missing(pieces, count) if piece is None else piece for piece, count in zip(pieces, counts, strict=True)]
+            present = np.repeat(held, counts)
+        if self._is_list:
+            return self._lists(pieces, counts, present)
         if self._is_text:
-            return text_column(_values_of(pieces), self._hashed)
+            return text_column(_flat_texts(pieces), self._hashed)
         return _number_column(np.concatenate(pieces, axis=None), self._type, present)
 
-    def _lists(self, pieces: Sequence[Any], counts: Sequence[int]) -> pa.Array:
-        flat: Array = np.concatenate([piece for piece in pieces if piece is not None], axis=None)
-        lengths = [0 if piece is None else piece.size // count for piece, count in zip(pieces, counts, strict=True)]
+    def _lists(self, pieces: Sequence[Array], counts: Sequence[int], present: Array | None) -> pa.Array:
+        flat: Array = np.concatenate(pieces, axis=None)
         of_one = self._type.value_type
         values = text_column(flat.tolist(), self._hashed) if pa.types.is_string(of_one) else _number_column(flat, of_one)
-        return lists(values, np.repeat(lengths, counts).tolist(), np.repeat([piece is not None for piece in pieces], counts))
+        lengths = np.repeat([piece.size // count for piece, count in zip(pieces, counts, strict=True)], counts)
+        return lists(values, lengths, present)
 
 
 class RowInputs:
@@ -88,6 +94,7 @@ class _Block:
         self._type = type_
         self._dtype = number_dtype(type_)
         self._columns = columns
+        self._names = [name for name, _ in columns]
         indexes = [index for _, index in columns]
         self._pick = itemgetter(*indexes) if len(indexes) > 1 else itemgetter(slice(indexes[0], indexes[0] + 1))
 
@@ -98,8 +105,11 @@ class _Block:
         except (TypeError, ValueError, OverflowError):  # a missing value of a type that has no NaN
             return {name: self._with_missing([row[index] for row in rows]) for name, index in self._columns}
         matrix = np.ascontiguousarray(flat.reshape(-1, width).T)
-        make = _number_column if matrix.dtype.kind == "f" and np.isnan(matrix).any() else numbers
-        return {name: make(values, self._type) for (name, _), values in zip(self._columns, matrix, strict=True)}
+        if matrix.dtype.kind == "f" and np.isnan(matrix).any():
+            columns = [_number_column(values, self._type) for values in matrix]
+        else:
+            columns = rows_of(matrix, self._type)
+        return dict(zip(self._names, columns, strict=True))
 
     def _with_missing(self, values: Sequence[Any]) -> pa.Array:
         present = np.fromiter((value is not None and value == value for value in values), np.bool_, len(values))
@@ -121,13 +131,17 @@ def _number_column(values: Array, type_: pa.DataType, present: Array | None = No
     return numbers(values, type_, present)
 
 
-def _filled(pieces: Sequence[Any], counts: Sequence[int]) -> list[Any]:
-    """Return the pieces, with anything of the same kind for those that are missing."""
+def _missing(pieces: Sequence[Any], count: int) -> Any:
+    """Return a stand-in of `count` rows for a piece that is not there, of the same kind as those that are."""
     example = next(piece for piece in pieces if piece is not None)
     is_number = isinstance(example, np.ndarray) and example.dtype != object
     nothing = np.zeros(1, example.dtype) if is_number else np.array([None], object)
-    return [np.broadcast_to(nothing, count) if piece is None else piece for piece, count in zip(pieces, counts, strict=True)]
+    return np.broadcast_to(nothing, count)
 
 
-def _values_of(pieces: Sequence[Any]) -> list[Any]:
-    return list(chain.from_iterable(piece.ravel().tolist() if isinstance(piece, np.ndarray) else piece for piece in pieces))
+def _flat_texts(pieces: Sequence[Any]) -> list[Any]:
+    """Return the values of all pieces, which are arrays, or sequences as keys are."""
+    if any(not isinstance(piece, np.ndarray) for piece in pieces):
+        return list(chain.from_iterable(piece.ravel() if isinstance(piece, np.ndarray) else piece for piece in pieces))
+    values: list[Any] = np.concatenate(pieces, axis=None).tolist()
+    return values
