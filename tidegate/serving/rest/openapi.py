@@ -166,11 +166,13 @@ class _Document:
                 **_refusals(_INFER_REFUSALS),
             },
         }
-        return {
+        paths: Schema = {
             "/v1/models": _get("v1Models", "The model's name", listed),
             base: _get("v1Ready", "Whether the model takes requests", ready, unready=ready),
-            f"{base}:predict": {"post": predict},
         }
+        if all(spec.datatype != "BF16" for spec in self._manifest.signature.inputs):  # which has no JSON form
+            paths[f"{base}:predict"] = {"post": predict}
+        return paths
 
     def _repository(self) -> Schema:
         text = {"type": "string"}

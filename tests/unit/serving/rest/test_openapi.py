@@ -92,6 +92,16 @@ def test_routes_name_the_model_and_its_version(tiny: Manifest) -> None:
     }
 
 
+def test_a_model_that_takes_bfloat16_has_no_version_1(tmp_path: Path) -> None:
+    found = document(read_manifest(small_packages.bfloat16(tmp_path / "package")))
+    OpenAPIV31SpecValidator(found).validate()
+    assert "/v1/models/brain:predict" not in found["paths"]
+    check = validator(found, "InferenceRequest")
+    tensor = {"name": "x", "datatype": "BF16", "shape": [1, 2]}
+    assert check.is_valid({"inputs": [{**tensor, "parameters": {"binary_data_size": 4}}]})
+    assert not check.is_valid({"inputs": [{**tensor, "data": [1.0, 2.0]}]})
+
+
 def test_repository_routes_are_there_if_they_are_turned_on(tiny: Manifest) -> None:
     turned_on = document(tiny, repository="/models")["paths"].keys() - document(tiny)["paths"].keys()
     assert turned_on == {
