@@ -75,10 +75,10 @@ class Crew:
         self._failed = False
 
     def run(self) -> None:
-        """Fork the workers, replace those that die after they were ready once, and return when all have been stopped.
+        """Fork the workers, replace those that die, and return when all have been stopped.
 
         Raises:
-            ServingError: A worker could not start, so that the others were stopped; the first one's own words.
+            ServingError: A worker could not start the first time, or none can any more; in its own words.
         """
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -166,8 +166,9 @@ class Crew:
         if self._stopping:
             self._failed = self._failed or exit_code not in (0, -signal.SIGTERM, -STOP_AT_ONCE)
             return
+        cannot_start = exit_code > 0 and worker not in self._ready_once  # it said why; whoever is killed did not
         hopeless = self._in_vain >= HOPELESS and not any(map(self._is_ready, self._workers))
-        if worker not in self._ready_once or hopeless:
+        if cannot_start or hopeless:
             emit("worker died", level="error", worker=worker, pid=process, exit_code=exit_code)
             self._failed = True
             self._stop(signal.SIGTERM)

@@ -28,6 +28,9 @@ def note(worker, what):
     with (folder / f"notes-{worker}").open("a") as file:
         file.write(f"{what} {os.getpid()}\\n")
 
+def server_notes(worker):
+    return (folder / f"notes-{worker}").read_text().splitlines()
+
 def ready(worker):
     (folder / f"ready-{worker}").touch()
     note(worker, "ready")
@@ -160,6 +163,15 @@ def test_a_worker_that_never_got_ready_stops_the_server_in_its_own_words(parent:
     assert code == 1
     assert stderr.rstrip().endswith("ServingError: the golden sample differs")
     assert [what for what, _ in server.notes(1)] in ([], ["ready", "SIGTERM"], ["ready"])
+
+
+def test_a_worker_that_is_killed_before_it_got_ready_is_replaced_as_well(parent: Callable[..., Parent]) -> None:
+    server = parent("note(worker, 'begun')\n    len(server_notes(worker)) == 1 and time.sleep(60); " + GOOD, workers=1)
+    until(lambda: bool(server.notes(0)), "a worker on its way")
+    os.kill(server.notes(0)[0][1], signal.SIGKILL)
+    until(lambda: len(server.pids(0)) == 1, "a ready worker")
+    os.kill(server.process.pid, signal.SIGTERM)
+    assert server.wait()[0] == 0
 
 
 def test_a_server_without_a_worker_that_can_start_again_ends(parent: Callable[..., Parent]) -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _LOOP_SECONDS = 0.001  # a run up to this long happens on the loop: handing it to a thread and back would delay it as much
 
-_LOOP_SECONDS = 0.001  # a run that takes longer leaves the event loop to others meanwhile
-
 
 class ModelLoader:
     """Opens versions, of which each has a log and counters of its own; they share the clock and the online store."""

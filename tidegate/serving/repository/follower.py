@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 
 from tidegate.errors import PackageError, ServingError, in_one_line
 from tidegate.serving.events import emit
@@ -19,6 +18,7 @@ from tidegate.serving.repository.plan import Failure, PlanFolder, Report, Stamp,
 
 _LOOK_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
+_IDLE_SECONDS = 0.005
 
 OpenModel = Callable[[Version], ServedModel]
 """Opens a version and proves it on its golden sample; raises TidegateError."""
@@ -73,7 +73,7 @@ class Follower:
         while not self._stopping.wait(_LOOK_SECONDS):
             try:
                 self._look()
-            except OSError as error:
+            except Exception as error:  # whatever a store or a package brings about, the next plan is followed
                 emit("plan not followed", level="error", worker=self._worker, error=in_one_line(error))
                 self._stopping.wait(_RETRY_SECONDS)
         self._close_opened()
@@ -129,9 +129,9 @@ class Follower:
 
     def _retire(self, model: ServedModel) -> None:
         """Close what has served as soon as the requests that it was given are answered."""
-        drained = asyncio.run_coroutine_threadsafe(model.drained(), self._loop)
-        with suppress(TimeoutError):
-            drained.result(self._patience)
+        deadline = time.monotonic() + self._patience
+        while not model.idle and time.monotonic() < deadline:
+            time.sleep(_IDLE_SECONDS)
         model.close()
         emit("version closed", worker=self._worker, version=model.identity.version)
 

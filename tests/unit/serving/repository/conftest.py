@@ -24,9 +24,6 @@ class FakeModel:
     idle: bool = True
     closed: bool = False
 
-    async def drained(self) -> None:
-        await until(lambda: self.idle, "an idle model")
-
     def close(self) -> None:
         assert not self.closed
         self.closed = True
