@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests import small_packages
@@ -18,7 +17,9 @@ from tidegate.packaging.format.manifest import GOLDEN_NAME, LABEL, MODEL_NAME, S
 from tidegate.packaging.format.package import read_manifest, write_package
 from tidegate.project import load_project
 from tidegate.registry.registry import ModelRegistry
-from tidegate.serving.inference_log.table import LogRecord, LogTableBuilder
+from tidegate.serving.inference_log.record import LogRecord
+from tidegate.serving.inference_log.table import LogTableBuilder
+from tidegate.serving.inference_log.writer import parquet_bytes
 from tidegate.storage import ObjectStore
 
 NOW = datetime(2013, 6, 1, tzinfo=UTC)
@@ -68,9 +69,9 @@ def test_what_cannot_be_watched_is_told_in_one_line(
     registry.move_alias(manifest.name, "champion", version, reason="test", expected=None)
     golden = read_golden(package / GOLDEN_NAME)
     asked = LogRecord("r1", golden.rows, NOW - timedelta(hours=1), 0, 200, 1, {}, golden.inputs, outputs=golden.outputs)
-    sink = pa.BufferOutputStream()
-    pq.write_table(LogTableBuilder(manifest, model=manifest.name, version="1", revision="v1").build([asked]), sink)
-    store.put(f"inference-log/{manifest.name}/version=1/hour=2013-05-31T23/a.parquet", sink.getvalue().to_pybytes())
+    builder = LogTableBuilder(manifest, model=manifest.name, version="1", revision="v1")
+    written = parquet_bytes(builder.table(list(builder.batches([asked]))))
+    store.put(f"inference-log/{manifest.name}/version=1/hour=2013-05-31T23/a.parquet", written)
     (tmp_path / "tidegate.yaml").write_text(project_text.replace("name: flights-late", f"name: {manifest.name}"))
 
     with pytest.raises(MonitoringError, match=message):
