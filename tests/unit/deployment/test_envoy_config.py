@@ -6,6 +6,7 @@ from hypothesis import given
 
 from tidegate.deployment.local import envoy_config
 from tidegate.deployment.local.envoy_config import Backend, Route
+from tidegate.serving.settings import ServeSettings
 
 
 def http_routes(route):
@@ -66,6 +67,17 @@ def test_every_cluster_with_an_endpoint_is_checked_and_allows_many_retries(backe
         (check,) = clusters[name]["health_checks"]
         assert (check["http_health_check"]["path"], check["no_traffic_interval"]) == ("/v2/health/ready", "1s")
     assert all(cluster["circuit_breakers"]["thresholds"][0]["max_retries"] == 8192 for cluster in clusters.values())
+
+
+def test_envoy_closes_idle_connections_before_the_server_does(backend):
+    clusters = by_name(envoy_config.clusters([Route("flights", backend("v1"), backend("v2", port=20010), 5)]))
+    server_keeps = ServeSettings(package="").idle_seconds
+
+    for name, cluster in clusters.items():
+        options = cluster.get("typed_extension_protocol_options", {}).values()
+        kept = [float(found["common_http_protocol_options"]["idle_timeout"].removesuffix("s")) for found in options]
+        assert len(kept) == ("load_assignment" in cluster), name
+        assert all(seconds < server_keeps for seconds in kept)
 
 
 def test_grpc_goes_to_the_grpc_port_and_is_checked_at_the_http_port(backend):

@@ -23,7 +23,7 @@ from tidegate.deployment.kserve.naming import (
     SERVICE_ANNOTATION,
     TAG_ROUTING_ANNOTATION,
 )
-from tidegate.deployment.kserve.pods import environment, lifecycle, placement, ports, resources, shared_memory
+from tidegate.deployment.kserve.pods import environment, grace, lifecycle, placement, ports, resources, shared_memory
 from tidegate.deployment.kserve.replicas import standard_replicas
 from tidegate.deployment.kserve.rules import check_document
 from tidegate.deployment.kserve.sdk import kserve_models, kubernetes_models
@@ -173,6 +173,7 @@ def _predictor(
     models = kserve_models()
     pods = cluster.serving
     volumes, mounts = shared_memory(pods)
+    in_standard_mode = cluster.mode == "Standard"
     return models.V1beta1PredictorSpec(
         min_replicas=replicas,
         service_account_name=pods.service_account,
@@ -181,6 +182,7 @@ def _predictor(
         annotations={SERVICE_ANNOTATION: MASKED, **scaling.predictor_annotations},
         logger=models.V1beta1LoggerSpec(mode="all", url=pods.log_payloads_to) if pods.log_payloads_to else None,
         volumes=volumes or None,
+        termination_grace_period_seconds=grace(revision) if in_standard_mode else None,
         model=models.V1beta1ModelSpec(
             model_format=models.V1beta1ModelFormat(name="onnx"),
             protocol_version="v2",
@@ -189,7 +191,7 @@ def _predictor(
             env=environment(service, revision, cluster),
             resources=resources(pods),
             volume_mounts=mounts or None,
-            **({"ports": ports(), "lifecycle": lifecycle()} if cluster.mode == "Standard" else {}),
+            **({"ports": ports(), "lifecycle": lifecycle()} if in_standard_mode else {}),
         ),
         **placement(service, revision, pods),
         **fields,

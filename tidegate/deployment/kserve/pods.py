@@ -5,6 +5,7 @@ from typing import Any
 from tidegate.deployment.inference_service import Revision
 from tidegate.deployment.kserve.naming import REVISION_LABEL
 from tidegate.deployment.kserve.sdk import kubernetes_models
+from tidegate.deployment.stopping import stopping_seconds
 from tidegate.errors import DeploymentError
 from tidegate.project.cluster import ClusterSection, NodeRule, ServingPods, Toleration
 
@@ -118,6 +119,11 @@ def lifecycle() -> Any:
     return client.V1Lifecycle(
         pre_stop=client.V1LifecycleHandler(_exec=client.V1ExecAction(command=["sleep", str(_SECONDS_UNTIL_PROXIES_KNOW)]))
     )
+
+
+def grace(revision: Revision) -> int:
+    """Return the seconds that a pod has to end, from the moment at which it is told so; Knative has a time of its own."""
+    return _SECONDS_UNTIL_PROXIES_KNOW + stopping_seconds(revision.env)
 
 
 def _node_affinity(rules: tuple[NodeRule, ...]) -> Any:

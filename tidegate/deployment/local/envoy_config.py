@@ -29,6 +29,7 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 READY_PATH = "/v2/health/ready"
 REVISION_HEADER = "x-tidegate-revision"
 CONNECT_TIMEOUT = "1s"
+_IDLE_TIMEOUT = "60s"  # less than the server's, which would else close a connection just as a request is sent on it
 TRY_TIMEOUT = "5s"
 ROUTE_TIMEOUT = "15s"
 _CONCURRENT = 8192
@@ -185,7 +186,13 @@ def _cluster(backend: Backend, name: str, counted_for: str, role: str, protocol:
         "connect_timeout": CONNECT_TIMEOUT,
         "circuit_breakers": _circuit_breakers(),
         "health_checks": [_health_check()],
-        "typed_extension_protocol_options": {_HTTP_OPTIONS: {"@type": _TYPES + _HTTP_OPTIONS, "explicit_http_config": options}},
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {
+                "@type": _TYPES + _HTTP_OPTIONS,
+                "common_http_protocol_options": {"idle_timeout": _IDLE_TIMEOUT},
+                "explicit_http_config": options,
+            }
+        },
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": endpoint, "metadata": metadata}]}],

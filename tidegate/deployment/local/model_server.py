@@ -15,6 +15,7 @@ from pathlib import Path
 from tidegate.deployment.local.envoy_config import READY_PATH, Backend
 from tidegate.deployment.local.log_files import last_words, size
 from tidegate.deployment.local.processes import end, kill_group, start_bound
+from tidegate.deployment.stopping import stopping_seconds
 
 _POLL_SECONDS = 0.1
 _CHECK_SECONDS = 1.0
@@ -24,7 +25,6 @@ _HUNG_SECONDS = 30.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 10.0
-_STOP_GRACE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class ModelServer:
             with suppress(asyncio.CancelledError):
                 await self._task
         if self._process is not None:
-            await end(self._process, grace=_STOP_GRACE)
+            await end(self._process, grace=stopping_seconds(self.spec.env))
         self.pid = None
 
     async def _keep_running(self) -> None:

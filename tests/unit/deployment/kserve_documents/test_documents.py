@@ -1,6 +1,7 @@
 """InferenceService documents of both dialects: what each choice of the project file becomes."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -485,3 +486,19 @@ def test_knative_takes_neither_a_second_port_nor_a_lifecycle(cluster, service):
     fields = predictor(knative_document(service, cluster(mode="Knative"), latest=service.canary, percent=5))
 
     assert not {"ports", "lifecycle"} & fields["model"].keys()
+    assert "terminationGracePeriodSeconds" not in fields
+
+
+@pytest.mark.parametrize(
+    ("env", "seconds"),
+    [
+        pytest.param({}, 30, id="as by default"),
+        pytest.param({"TIDEGATE_DRAIN_SECONDS": "60.5", "TIDEGATE_DRAIN_DELAY_SECONDS": "2"}, 83, id="as the project says"),
+    ],
+)
+def test_a_pod_has_time_to_drain_and_to_write_its_log(cluster, service, env, seconds):
+    stable = replace(service.stable, env=env)
+
+    fields = predictor(standard_document(replace(service, stable=stable), cluster()))
+
+    assert fields["terminationGracePeriodSeconds"] == seconds
