@@ -26,6 +26,8 @@ class Found:
 
 
 class Reader:
+    waits = True
+
     def __init__(self, values: dict[str, float] | None) -> None:
         self.values = values
 
