@@ -84,6 +84,7 @@ class InferenceLog:
         self._gathered_rows = self._gathered_bytes = 0
         self._finished_rows = self._finished_bytes = 0
         self._finishing = threading.Lock()  # for slices that both threads may fail to make columns of
+        self._is_abandoned = False
         self._closing = threading.Event()
         self._due = threading.Event()
         self._thread = threading.Thread(target=self._write_until_closed, name="inference-log", daemon=True)
@@ -124,6 +125,7 @@ class InferenceLog:
         if self._thread.is_alive():
             waiting = self._added_rows - self._finished_rows, self._added_bytes - self._finished_bytes
             self._lose(*waiting, f"the store did not answer within {self._limits.close_seconds:g} s")
+            self._is_abandoned = True
 
     def _call_if_due(self) -> None:
         rows, size = self._added_rows - self._gathered_rows, self._added_bytes - self._gathered_bytes
@@ -163,7 +165,7 @@ class InferenceLog:
     def _write(self) -> bool:
         """Write all that waits, one file for each hour of event time; return whether the store took it."""
         self._gather()
-        while self._file is not None or self._hours:
+        while (self._file is not None or self._hours) and not self._is_abandoned:
             if self._file is None:
                 self._file = self._next_file()
             elif self._writer.put(self._file) is None:
@@ -204,6 +206,7 @@ class InferenceLog:
 
     def _finish(self, rows: int, size: int) -> None:
         with self._finishing:
-            self._finished_rows += rows
-            self._finished_bytes += size
+            if not self._is_abandoned:  # whose rows are finished already
+                self._finished_rows += rows
+                self._finished_bytes += size
         self._metrics.set_queued(self._added_rows - self._finished_rows)

@@ -24,6 +24,7 @@ from tidegate.serving.inference_log.value_columns import Hashed, Place, RowInput
 from tidegate.serving.protocol.tensors import Array
 
 _HOUR = 3600 * 1_000_000
+_OF_REQUEST = ("prediction_id", "request_id", "row", "event_time", "logged_at", "status", "error", "latency_us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class LogTableBuilder:
             return redaction.hashed if redaction.hashes(places[column][1]) else None
 
         columns = {name: ValueColumn(self._schema.field(name), *places[name], hashed(name)) for name in places if shown(name)}
+        self._varying = pa.schema([field for field in self._schema if field.name in columns or field.name in _OF_REQUEST])
         self._inputs = [column for name, column in columns.items() if name in inputs]
         self._others = [column for name, column in columns.items() if name not in inputs]
         self._row_inputs = RowInputs(
@@ -123,7 +125,7 @@ class LogTableBuilder:
         columns["error"] = self._errors(records, counts)
         return LogBatch(
             datetime.fromtimestamp(hour * 3600, UTC),
-            pa.RecordBatch.from_arrays(list(columns.values()), list(columns)),
+            pa.RecordBatch.from_arrays([columns[name] for name in self._varying.names], schema=self._varying),
             sum(counts),
             sum([record.size for record in records]),
         )

@@ -1,6 +1,6 @@
 """The inference log's columns of values: keys, inputs, feature times and outputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -99,17 +99,27 @@ class _Block:
         self._pick = itemgetter(*indexes) if len(indexes) > 1 else itemgetter(slice(indexes[0], indexes[0] + 1))
 
     def of(self, rows: Sequence[Sequence[Any]]) -> dict[str, pa.Array]:
-        width = len(self._columns)
-        try:
-            flat = np.fromiter(chain.from_iterable(map(self._pick, rows)), self._dtype, len(rows) * width)
-        except (TypeError, ValueError, OverflowError):  # a missing value of a type that has no NaN
+        matrix = self._matrix(rows)
+        if matrix is None:
             return {name: self._with_missing([row[index] for row in rows]) for name, index in self._columns}
-        matrix = np.ascontiguousarray(flat.reshape(-1, width).T)
         if matrix.dtype.kind == "f" and np.isnan(matrix).any():
             columns = [_number_column(values, self._type) for values in matrix]
         else:
             columns = rows_of(matrix, self._type)
         return dict(zip(self._names, columns, strict=True))
+
+    def _matrix(self, rows: Sequence[Sequence[Any]]) -> Array | None:
+        """Return the values, one row a column; or None if one is missing where there is no NaN for it."""
+        values: Iterable[Any] = chain.from_iterable(map(self._pick, rows))
+        if self._dtype.kind == "b":
+            values = list(values)
+            if None in values:
+                return None
+        try:
+            flat = np.fromiter(values, self._dtype, len(rows) * len(self._names))
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return np.ascontiguousarray(flat.reshape(len(rows), -1).T)
 
     def _with_missing(self, values: Sequence[Any]) -> pa.Array:
         present = np.fromiter((value is not None and value == value for value in values), np.bool_, len(values))
