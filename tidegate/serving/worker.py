@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from tidegate.clock import open_clock
-from tidegate.serving.events import emit
+from tidegate.serving.events import background_lines, emit
 from tidegate.serving.metrics.board import WorkerBoard
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.memory import SUFFIX, MetricsMemory
@@ -83,6 +83,11 @@ class Worker:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises a TidegateError if the model cannot be served."""
+        with background_lines():
+            self._run()
+            emit("stopped", worker=self._index)
+
+    def _run(self) -> None:
         settings = self._settings
         self._shared.board.enter(self._index)
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -93,7 +98,7 @@ class Worker:
         if serving is not None:
             self._endpoint.swap(self._open(serving))
         uvloop.run(self._serve(serving))
-        emit("stopped", worker=self._index)
+        self._loader.close()
 
     def _open(self, version: Version) -> ServedModel:
         return self._loader.open(Path(version.package), version.name)
@@ -182,8 +187,8 @@ class Worker:
 
     async def _drain(self, rest: RestListener, grpc: "GrpcListener | None", membership: "Membership | None") -> None:
         seconds = self._settings.drain_seconds
-        if membership is not None:
-            await membership.stop(seconds)
         drains = [rest.drain(seconds)] if grpc is None else [rest.drain(seconds), grpc.drain(seconds)]
-        if not all(await asyncio.gather(*drains)):
+        leaving = asyncio.sleep(0) if membership is None else membership.stop(seconds)
+        *in_time, _ = await asyncio.gather(*drains, leaving)
+        if not all(in_time):
             emit("requests in flight were cut off", level="warning", worker=self._index, seconds=seconds)

@@ -39,6 +39,7 @@ class CallHead:
         encoding: How a compressed message is compressed.
         content_length: Bytes that all DATA frames will hold together, if that was said.
         trace_parent: The `traceparent` field (W3C Trace Context), unread.
+        trace_state: The `tracestate` field, likewise.
         refusal: Why this can be no call here, if that is known from its headers.
         malformed: Whether HTTP/2 itself forbids such a header block at the start of a request.
         has_pseudo_fields: Whether it starts a request, as trailers must not.
@@ -49,6 +50,7 @@ class CallHead:
     encoding: str = "identity"
     content_length: int | None = None
     trace_parent: str | None = None
+    trace_state: str | None = None
     refusal: Refusal | None = None
     malformed: bool = False
     has_pseudo_fields: bool = True
@@ -150,13 +152,14 @@ def _head_of(fields: Iterable[tuple[bytes, bytes]]) -> CallHead:
     if malformed:
         return CallHead(malformed=True, has_pseudo_fields=bool(pseudo))
     timeout = _timeout(regular.get(b"grpc-timeout", b""))
-    trace_parent = regular.get(b"traceparent")
+    trace_parent, trace_state = regular.get(b"traceparent"), regular.get(b"tracestate")
     return CallHead(
         path=pseudo[b":path"].decode("latin-1"),
         timeout_ns=int(timeout[1]) * _UNIT_NS[timeout[2]] if timeout else None,
         encoding=regular.get(b"grpc-encoding", b"identity").decode("latin-1"),
         content_length=None if length is None else int(length),
         trace_parent=None if trace_parent is None else trace_parent.decode("latin-1"),
+        trace_state=None if trace_state is None else trace_state.decode("latin-1"),
         refusal=_refusal(pseudo[b":method"], regular),
     )
 

@@ -41,9 +41,7 @@ class GrpcListener:
         self._settings = settings
         self._health = HealthService(endpoint)
         self._methods = (
-            InferenceService(endpoint, settings.request_seconds).methods()
-            | RepositoryService(endpoint).methods()
-            | self._health.methods()
+            InferenceService(endpoint, settings).methods() | RepositoryService(endpoint).methods() | self._health.methods()
         )
         self._limits = ConnectionLimits(
             connections=settings.max_connections,

@@ -12,13 +12,15 @@ from google.protobuf.message import DecodeError
 
 import tidegate
 from tidegate.packaging.format.manifest import TensorSpec
+from tidegate.serving.access_log import open_access_log
 from tidegate.serving.grpc_v2 import codec
 from tidegate.serving.grpc_v2.calls import Call, Method
 from tidegate.serving.grpc_v2.messages import methods_of
 from tidegate.serving.grpc_v2.status import Refusal
 from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.protocol.errors import RequestError, bad_request
-from tidegate.serving.protocol.request import InferAnswer
+from tidegate.serving.protocol.request import InferAnswer, InferRequest
+from tidegate.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from tidegate.serving.model.served import ServedModel
@@ -29,10 +31,11 @@ SERVICE = "inference.GRPCInferenceService"
 class InferenceService:
     """Answers the calls of the Open Inference Protocol for one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, request_seconds: float) -> None:
-        """Answer for whatever model the endpoint has at the time of a call; none may take longer than `request_seconds`."""
+    def __init__(self, endpoint: Endpoint, settings: ServeSettings) -> None:
+        """Answer for whatever model the endpoint has at the time of a call; none may take longer than the settings say."""
         self._endpoint = endpoint
-        self._longest = int(request_seconds * 1e9)
+        self._longest = int(settings.request_seconds * 1e9)
+        self._access_log = open_access_log(settings)
 
     def methods(self) -> dict[str, Method]:
         """Return the methods by path."""
@@ -55,15 +58,27 @@ class InferenceService:
             name, version, request = codec.decode(message)
             self._check_addressed(model, name, version)
         except RequestError as error:
-            _reply(call, model, error)
+            self._reply(call, model, error)
             return
         head = call.head
-        request.trace_parent = head.trace_parent
+        request.path, request.trace_parent, request.trace_state = head.path, head.trace_parent, head.trace_state
         if head.timeout_ns is not None:
             request.timeout = head.timeout_ns or 1
         request.arrived(call.began, self._longest)
         call.work = request
-        model.submit(request, partial(_reply, call, model))
+        model.submit(request, partial(self._reply, call, model))
+
+    def _reply(self, call: Call, model: "ServedModel", outcome: InferAnswer | RequestError) -> None:
+        if isinstance(outcome, RequestError):
+            call.refuse(Refusal.of(outcome))
+        else:
+            identity = model.identity
+            call.answer(codec.encode(outcome, identity.name, identity.version, model.output_datatypes))
+        nanoseconds = perf_counter_ns() - call.began
+        model.metrics.count_request(outcome.status, nanoseconds)
+        if self._access_log is not None:
+            request = call.work if isinstance(call.work, InferRequest) else None
+            self._access_log.note("grpc", nanoseconds, request, outcome)
 
     def _model_ready(self, request: Any) -> dict[str, Any]:
         model = self._endpoint.model
@@ -116,17 +131,6 @@ def parsed(request_class: Any, message: bytes | memoryview) -> Any:
         return request_class.FromString(message)
     except DecodeError:
         raise bad_request(f"message is no {request_class.DESCRIPTOR.full_name}") from None
-
-
-def _reply(call: Call, model: "ServedModel", outcome: InferAnswer | RequestError) -> None:
-    if isinstance(outcome, RequestError):
-        status = outcome.status
-        call.refuse(Refusal.of(outcome))
-    else:
-        status = 200
-        identity = model.identity
-        call.answer(codec.encode(outcome, identity.name, identity.version, model.output_datatypes))
-    model.metrics.count_request(status, perf_counter_ns() - call.began)
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.lookup import FeatureLookup
 from tidegate.serving.model.served import Identity, ServedModel
 from tidegate.serving.settings import ServeSettings
+from tidegate.serving.tracing.spans import open_tracing
 
 if TYPE_CHECKING:
     from tidegate.features.online_rows import RowReader
@@ -44,6 +45,7 @@ class ModelLoader:
         self._clock = clock
         self._metrics = metrics
         self._worker = worker
+        self._tracing = open_tracing(settings.traces, name)
         self._online_rows: RowReader | None = None
 
     def open(self, package: Path, version: str) -> ServedModel:
@@ -71,9 +73,7 @@ class ModelLoader:
             identity,
             engine=engine,
             lookup=lookup,
-            log=open_log(
-                settings, manifest, model=identity.name, version=version, revision=identity.revision, metrics=metrics
-            ),
+            log=open_log(settings, manifest, model=identity.name, version=version, revision=identity.revision, metrics=metrics),
             clock=self._clock,
             metrics=metrics,
             max_rows=settings.max_rows,
@@ -83,6 +83,7 @@ class ModelLoader:
                 delay=settings.batch_delay_ms / 1000,
                 rows_on_loop=engine.speed.rows_within(_LOOP_SECONDS),
             ),
+            tracer=None if self._tracing is None else self._tracing.tracer(identity.name, identity.version),
         )
         emit(
             "model loaded",
@@ -92,6 +93,11 @@ class ModelLoader:
             seconds=round(perf_counter() - begun, 3),
         )
         return model
+
+    def close(self) -> None:
+        """Hand over the last spans; called once nothing is served any more."""
+        if self._tracing is not None:
+            self._tracing.export.close()
 
     def _open_metrics(self, manifest: Manifest, identity: Identity) -> WorkerMetrics:
         labels = {"model": identity.name, "version": identity.version, "revision": identity.revision}

@@ -11,8 +11,7 @@ from tidegate.clock import Clock
 from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
-from tidegate.serving.inference_log.log import InferenceLog
-from tidegate.serving.inference_log.record import LogRecord
+from tidegate.serving.inference_log.record import LogRecord, RequestLog
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.model.batching import Batcher, BatchLimits, Call
 from tidegate.serving.model.engine import Engine
@@ -22,6 +21,7 @@ from tidegate.serving.model.reading import Inputs, RequestReader
 from tidegate.serving.protocol.errors import RequestError, bad_request
 from tidegate.serving.protocol.request import InferAnswer, InferRequest, Reply
 from tidegate.serving.protocol.tensors import Array
+from tidegate.serving.tracing.spans import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,12 @@ class ServedModel:
         *,
         engine: Engine,
         lookup: FeatureLookup | None,
-        log: InferenceLog | None,
+        log: RequestLog | None,
         clock: Clock,
         metrics: WorkerMetrics,
         max_rows: int,
         limits: BatchLimits,
+        tracer: Tracer | None = None,
     ) -> None:
         """Join the parts; `lookup` may be None only for a package without looked-up features."""
         self.manifest = manifest
@@ -65,7 +66,7 @@ class ServedModel:
         self.metrics = metrics
         self.inputs = _request_specs(manifest)
         self.outputs = _output_specs(manifest)
-        self.fallback = engine.warning
+        self.fallback = engine.warning if engine.is_fallback else None
         self.output_datatypes = {spec.name: spec.datatype for spec in self.outputs}
         self._engine = engine
         self._lookup = lookup
@@ -75,7 +76,9 @@ class ServedModel:
         self._feeder = Feeder(manifest)
         self._labels = Labels(manifest) if Labels(manifest).exist else None
         self._is_binary = manifest.task == "binary-classification"
-        self._batcher = Batcher(self._run, limits, metrics, answered=self._answered, failed=self._failed)
+        self._tracer = tracer
+        run = self._run if tracer is None else tracer.timed(self._run)
+        self._batcher = Batcher(run, limits, metrics, answered=self._answered, failed=self._failed)
         self._lookups: set[asyncio.Task[None]] = set()
         self._under_way = 0
 
@@ -85,6 +88,8 @@ class ServedModel:
         The error's status is 400 if the request does not fit the model, 429 if too many wait, 503 if a required feature is
         missing, 504 if it waited too long, 500 if the graph cannot be run on it.
         """
+        if self._tracer is not None:
+            reply = self._tracer.follow(request, reply)
         try:
             self._check_wanted(request.outputs)
             inputs = self._reader.read(request.tensors)
@@ -92,6 +97,8 @@ class ServedModel:
             reply(error)
             return
         self._under_way += 1
+        if request.span is not None:
+            request.span.mark("validate")
         call = Call(request, inputs, reply, self._clock.now())
         if self._lookup is None or inputs.features_given:
             self._queue(call)
@@ -108,6 +115,8 @@ class ServedModel:
         self._batcher.close()
         if self._log is not None:
             self._log.close()
+        self.metrics.forget_gauges()
+        del self._engine  # what is left is held by its own callbacks until it is collected; the graph is too large for that
 
     def _check_wanted(self, names: Sequence[str] | None) -> None:
         for name in names or ():
@@ -133,6 +142,8 @@ class ServedModel:
             return
         self._feeder.add_features(call.inputs, features.tensors)
         call.times = features.times
+        if call.request.span is not None:
+            call.request.span.mark("lookup")
         self._queue(call)
 
     def _queue(self, call: Call) -> None:
@@ -145,6 +156,8 @@ class ServedModel:
         return self._engine.run_feeds(self._feeder.feeds(requests))
 
     def _answered(self, calls: Sequence[Call], outputs: dict[str, Array]) -> None:
+        if self._tracer is not None:
+            self._tracer.mark_run(calls)
         if self._labels is not None:
             outputs[LABEL] = self._labels.of(outputs)
         if self._is_binary:

@@ -4,9 +4,13 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.protocol.tensors import Array, Tensor
+
+if TYPE_CHECKING:
+    from tidegate.serving.tracing.spans import Span
 
 MAX_ID_LENGTH = 256
 
@@ -27,6 +31,9 @@ class InferRequest:
         deadline: When nobody waits for the answer any more, by the same clock; it is not computed after that.
         abandoned: Set by the connection when the caller is gone; what was not begun is not computed.
         trace_parent: The caller's `traceparent` header (W3C Trace Context), unread; None if there was none.
+        trace_state: The caller's `tracestate`, likewise; known where requests are traced.
+        path: Where it was sent; known where requests are traced.
+        span: What is told of it to whoever traces it; None of nearly all requests.
     """
 
     id: str
@@ -37,6 +44,9 @@ class InferRequest:
     deadline: int = 0
     abandoned: bool = False
     trace_parent: str | None = None
+    trace_state: str | None = None
+    path: str = ""
+    span: "Span | None" = None
 
     def arrived(self, at: int, longest: int) -> None:
         """Set when the request arrived, and from its timeout, or the server's `longest` if that is shorter, its deadline."""
@@ -48,6 +58,7 @@ class InferRequest:
 class InferAnswer:
     """Output tensors by name, in the order in which they are answered."""
 
+    status: ClassVar[int] = 200
     id: str
     outputs: dict[str, Array]
 

@@ -12,6 +12,7 @@ import msgspec
 import tidegate
 from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import TensorSpec
+from tidegate.serving.access_log import open_access_log
 from tidegate.serving.events import emit
 from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.model.served import ServedModel
@@ -30,7 +31,7 @@ _CONTENT_TYPES = (b"application/json", _BINARY)
 _UNASKED = b"application/x-www-form-urlencoded"  # what `curl -d` says of any body unless it is told otherwise
 _INFERENCE_HEADER = codec_json.INFERENCE_HEADER.encode()
 _REQUEST_ID = b"x-request-id"
-_TRACE_PARENT = b"traceparent"
+_TRACE_PARENT, _TRACE_STATE = b"traceparent", b"tracestate"
 _ENVOY_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _REPOSITORY = b"/v2/repository/"
 _LONGEST_PATH_SHOWN = 200
@@ -48,6 +49,8 @@ class RestApplication:
         self._settings = settings
         self._scrape = scrape
         self._longest = int(settings.request_seconds * 1e9)
+        self._access_log = open_access_log(settings)
+        self._traces = settings.traces != "off"
         name = endpoint.name.encode()
         v2, v1 = b"/v2/models/" + name, b"/v1/models/" + name
         self._infers: dict[bytes, Infer] = {v2 + b"/infer": self._infer_v2, v1 + b":predict": self._predict_v1}
@@ -107,7 +110,7 @@ class RestApplication:
             exchange.respond(200, body)
         else:
             exchange.respond(200, body, _BINARY, b"%b: %d\r\n" % (_INFERENCE_HEADER, header_length))
-        model.metrics.count_request(200, perf_counter_ns() - exchange.started)
+        self._count(exchange, model, outcome)
 
     def _predict_v1(self, exchange: Exchange, model: ServedModel) -> None:
         given = exchange.headers.get(_REQUEST_ID, b"").decode("latin-1")
@@ -122,7 +125,7 @@ class RestApplication:
             self._refused(exchange, model, outcome)
             return
         exchange.respond(200, codec_v1.encode(outcome, by_rows), headers=b"x-request-id: %b\r\n" % outcome.id.encode("latin-1"))
-        model.metrics.count_request(200, perf_counter_ns() - exchange.started)
+        self._count(exchange, model, outcome)
 
     def _submit(
         self,
@@ -136,6 +139,9 @@ class RestApplication:
             _shorten(request, headers[_ENVOY_TIMEOUT])
         if _TRACE_PARENT in headers:
             request.trace_parent = headers[_TRACE_PARENT].decode("latin-1")
+        if self._traces:
+            request.path = exchange.target.decode("latin-1")
+            request.trace_state = headers.get(_TRACE_STATE, b"").decode("latin-1") or None
         request.arrived(exchange.started, self._longest)
         exchange.request = request
         model.submit(request, reply)
@@ -152,7 +158,13 @@ class RestApplication:
 
     def _refused(self, exchange: Exchange, model: ServedModel, error: RequestError) -> None:
         _refuse(exchange, error)
-        model.metrics.count_request(error.status, perf_counter_ns() - exchange.started)
+        self._count(exchange, model, error)
+
+    def _count(self, exchange: Exchange, model: ServedModel, outcome: InferAnswer | RequestError) -> None:
+        nanoseconds = perf_counter_ns() - exchange.started
+        model.metrics.count_request(outcome.status, nanoseconds)
+        if self._access_log is not None:
+            self._access_log.note("http", nanoseconds, exchange.request, outcome)
 
     def _route(self, exchange: Exchange) -> None:
         path = _path(exchange.target)
