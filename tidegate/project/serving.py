@@ -34,6 +34,12 @@ class InferenceLogSection(Section):
     rotate_seconds: Seconds = Field(default=5.0, ge=0.01, le=86_400, description="... or after this time.")
     queue_rows: int = Field(default=50_000, ge=1, description="Rows waiting to be written; more are dropped and counted.")
 
+    @model_validator(mode="after")
+    def _an_audit_keeps_everything(self) -> Self:
+        if self.mode == "audit" and self.sample < 1:
+            raise misfit("sample", self.sample, "an audit log keeps every record; leave it at 1, or set mode to async")
+        return self
+
 
 class BatchingSection(Section):
     """How requests that are there at the same time share one run of the graph. Each worker batches for itself."""

@@ -1,5 +1,6 @@
 """The last step of a release: roll a registered version out on the project's target."""
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tidegate.clock import open_clock
@@ -12,6 +13,32 @@ from tidegate.storage import open_store
 
 if TYPE_CHECKING:
     from tidegate.rollout.record import RolloutRecord
+
+DECIDED_BY = {
+    "name": "name",
+    "workers": "serving.workers",
+    "max_rows": "serving.max_rows",
+    "max_body_bytes": "serving.max_body_bytes",
+    "max_connections": "serving.max_connections",
+    "request_seconds": "serving.request_seconds",
+    "read_seconds": "serving.read_seconds",
+    "idle_seconds": "serving.idle_seconds",
+    "drain_seconds": "serving.drain_seconds",
+    "batch_rows": "serving.batching.rows",
+    "batch_delay_ms": "serving.batching.delay_ms",
+    "queue_rows": "serving.batching.queue_rows",
+    "log_store": "store",
+    "log_mode": "serving.log.mode",
+    "log_sample": "serving.log.sample",
+    "log_redact": "serving.log.redact",
+    "log_rotate_rows": "serving.log.rotate_rows",
+    "log_rotate_seconds": "serving.log.rotate_seconds",
+    "log_queue_rows": "serving.log.queue_rows",
+    "allow_cpu_fallback": "serving.allow_cpu_fallback",
+    "access_log": "serving.access_log",
+    "traces": "serving.traces",
+}
+"""The field of the project file that decides a setting of the model server."""
 
 _COLLECTOR = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -46,34 +73,13 @@ def serving_settings(project: Project, *, clock: str) -> dict[str, Any]:
     """
     from tidegate.features.address import project_online_store
 
-    serving = project.serving
-    batching, log = serving.batching, serving.log
-    decided = {
-        "name": project.name,
-        "workers": serving.workers,
+    decided = {name: attrgetter(field)(project) for name, field in DECIDED_BY.items()}
+    return {name: value for name, value in decided.items() if value is not None} | {
+        "traces": str(project.serving.traces),
         "online_store": project_online_store(project),
-        "clock": clock,
-        "max_rows": serving.max_rows,
-        "max_body_bytes": serving.max_body_bytes,
-        "max_connections": serving.max_connections,
-        "request_seconds": serving.request_seconds,
-        "read_seconds": serving.read_seconds,
-        "drain_seconds": serving.drain_seconds,
-        "batch_rows": batching.rows,
-        "batch_delay_ms": batching.delay_ms,
-        "queue_rows": batching.queue_rows,
         "log_store": project.store_uri,
-        "log_mode": log.mode,
-        "log_sample": log.sample,
-        "log_redact": log.redact,
-        "log_rotate_rows": log.rotate_rows,
-        "log_rotate_seconds": log.rotate_seconds,
-        "log_queue_rows": log.queue_rows,
-        "allow_cpu_fallback": serving.allow_cpu_fallback,
-        "access_log": serving.access_log,
-        "traces": str(serving.traces),
+        "clock": clock,
     }
-    return decided if serving.idle_seconds is None else {**decided, "idle_seconds": serving.idle_seconds}
 
 
 def roll_out(project: Project, *, release_id: str, version: int, clock: str, reason: str) -> Literal["promoted", "rolled_back"]:

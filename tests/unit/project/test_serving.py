@@ -60,6 +60,9 @@ def test_the_rules_are_those_that_a_manifest_can_say(words: str) -> None:
         pytest.param({"batching": {"size": 1}}, "batching.size: no such field (allowed: rows, delay_ms,", id="no field"),
         pytest.param({"request_seconds": 0}, "request_seconds: 0: input should be greater than or equal to 0.001", id="time"),
         pytest.param({"log": {"sample": 0}}, "log.sample: 0: input should be greater", id="a log of nothing"),
+        pytest.param(
+            {"log": {"mode": "audit", "sample": 0.5}}, "log.sample: 0.5: an audit log keeps every", id="half an audit"
+        ),
         pytest.param({"log": {"mode": "sync"}}, "log.mode: 'sync': input should be 'async' or 'audit'", id="mode"),
         pytest.param({"log": {"redact": ["a,b"]}}, "log.redact: ['a,b']: 'a,b' holds a comma; name one", id="two in one"),
         pytest.param({"log": {"redact": ["a", "a"]}}, "log.redact: ['a', 'a']: 'a' is given twice", id="redacted twice"),

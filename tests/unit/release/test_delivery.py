@@ -49,7 +49,7 @@ DECIDED = {
         "batching": {"rows": 8, "delay_ms": 0.5, "queue_rows": 100},
         "log": {
             "mode": "audit",
-            "sample": 0.1,
+            "sample": 1.0,
             "redact": ["tail", "carrier:hash"],
             "rotate_rows": 7,
             "rotate_seconds": 1.0,
@@ -75,7 +75,7 @@ def test_everything_that_a_project_can_decide_reaches_the_server(tmp_path, proje
         run(["serve", "package"])
 
     assert served == [ServeSettings(package="package", **serving_settings(decided, clock="at:2013-01-01T00:00:00+00:00"))]
-    undecided = {"package", "version", "revision", "repository", "host", "http_port", "grpc_port", "verify_key"}
+    undecided = {"package", "version", "revision", "repository", "host", "http_port", "grpc_port", "verify_key", "log_sample"}
     as_by_default = {setting.name for setting in settings() if getattr(served[0], setting.name) == setting.default}
     assert as_by_default | {"package"} == undecided | {"drain_delay_seconds"}
 
