@@ -7,7 +7,7 @@ A window holds the champion's rows only. Traffic is split at random, so they are
 rows of a canary come from another model, whose outputs, and perhaps inputs, are not what the reference describes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tidegate.errors import MonitoringError
 from tidegate.monitoring.concept import measure_concept_drift
+from tidegate.monitoring.coverage import evenly_sampled, redacted_in
 from tidegate.monitoring.drift import compare_columns, measure_drift
 from tidegate.monitoring.labels import join_labels, read_labels
 from tidegate.monitoring.records import ColumnDrift, ConceptDrift, DriftCheck, check_key, encode
@@ -61,8 +62,9 @@ def check_drift(project: Project, store: ObjectStore, registry: "ModelRegistry",
             f"to {window_end:%Y-%m-%dT%H:%M}Z; {describe_log(store, project.name)}"
         )
     manifest, reference = _reference(registry, project.name, champion.version)
-    window = _in_model_words(window, manifest)
-    watched = _watched(project.monitoring, manifest)
+    redacted = redacted_in(window)
+    window = _in_model_words(evenly_sampled(window), manifest)
+    watched = _watched(project.monitoring, manifest, redacted)
     histograms = compare_columns(reference.select([*watched, PROBABILITY]), window)
     prediction = histograms.pop(PROBABILITY)
     labels = read_labels(store, project.name, window_start, window_end)
@@ -71,6 +73,7 @@ def check_drift(project: Project, store: ObjectStore, registry: "ModelRegistry",
         version=champion.version,
         window=(window_start, window_end),
         rows=window.num_rows,
+        unwatched=tuple(spec.name for spec in manifest.signature.inputs if spec.name in redacted),
         columns=measure_drift(histograms, project.monitoring.psi_threshold),
         prediction=measure_drift({PROBABILITY: prediction}, project.monitoring.prediction_psi_threshold)[0],
         concept=measure_concept_drift(
@@ -102,6 +105,7 @@ def _check(
     version: int,
     window: tuple[datetime, datetime],
     rows: int,
+    unwatched: tuple[str, ...],
     columns: tuple[ColumnDrift, ...],
     prediction: ColumnDrift,
     concept: ConceptDrift,
@@ -119,6 +123,7 @@ def _check(
         window_end=window[1],
         rows=rows,
         counted=counted,
+        unwatched=unwatched,
         columns=columns,
         drifted_share=drifted_share,
         data_drifted=data_drifted,
@@ -126,7 +131,13 @@ def _check(
         concept=concept,
         drifted=counted and bool(found),
         summary=_summary(
-            found if counted else None, bounds=bounds, rows=rows, columns=columns, prediction=prediction, concept=concept
+            found if counted else None,
+            bounds=bounds,
+            rows=rows,
+            unwatched=unwatched,
+            columns=columns,
+            prediction=prediction,
+            concept=concept,
         ),
     )
 
@@ -136,6 +147,7 @@ def _summary(
     *,
     bounds: MonitoringSection,
     rows: int,
+    unwatched: Sequence[str],
     columns: tuple[ColumnDrift, ...],
     prediction: ColumnDrift,
     concept: ConceptDrift,
@@ -151,10 +163,11 @@ def _summary(
         if concept.loss is None
         else f"AUC {concept.window:.3f}, reference {concept.reference:.3f}, loss bound {concept.bound:g}"
     )
+    blind = f"; redacted, so not watched: {', '.join(unwatched)}" if unwatched else ""
     return (
         f"{outcome}: {len(drifted)} of {len(columns)} inputs moved{f' ({named})' if named else ''}, "
         f"bound {bounds.drifted_share:.0%}; prediction PSI {prediction.psi:.2f}, bound {bounds.prediction_psi_threshold:g}; "
-        f"{accuracy}"
+        f"{accuracy}{blind}"
     )
 
 
@@ -172,8 +185,11 @@ def _reference(registry: "ModelRegistry", name: str, version: int) -> tuple[Mani
         return manifest, reference
 
 
-def _watched(bounds: MonitoringSection, manifest: Manifest) -> list[str]:
-    """Return the inputs to compare: those of one value a row, since a tensor has no distribution that could be binned."""
+def _watched(bounds: MonitoringSection, manifest: Manifest, redacted: Collection[str]) -> list[str]:
+    """Return the inputs to compare: those of one value a row, since a tensor has no distribution that could be binned.
+
+    What was redacted in the window would look as if it had gone missing; it is left out, unless it was asked for.
+    """
     inputs = [spec.name for spec in manifest.signature.inputs if all(size == 1 for size in spec.shape[1:])]
     if not inputs:
         raise MonitoringError(f"{manifest.name} reads tensors only; drift checks compare inputs of one value a row")
@@ -182,7 +198,21 @@ def _watched(bounds: MonitoringSection, manifest: Manifest) -> list[str]:
         raise MonitoringError(
             f"monitoring.columns: {unknown[0]!r} is not an input of the model with one value a row; it has {', '.join(inputs)}"
         )
-    return list(bounds.columns or inputs)
+    if PROBABILITY in redacted:
+        raise MonitoringError(
+            f"the inference log of {manifest.name} redacts {PROBABILITY!r}, without which there is no drift check; "
+            "take it out of serving.log.redact"
+        )
+    hidden = [name for name in bounds.columns or () if name in redacted]
+    if hidden:
+        raise MonitoringError(
+            f"monitoring.columns: {hidden[0]!r} is redacted in the inference log, so it cannot be watched; "
+            "take it out of monitoring.columns or of serving.log.redact"
+        )
+    watched = [name for name in bounds.columns or inputs if name not in redacted]
+    if not watched:
+        raise MonitoringError(f"the inference log of {manifest.name} redacts every input that could be watched")
+    return watched
 
 
 def _in_model_words(window: pa.Table, manifest: Manifest) -> pa.Table:

@@ -59,6 +59,7 @@ class DriftCheck(_Record, frozen=True, kw_only=True):
         window_end: Event time before which the window ends.
         rows: Answered rows in the window.
         counted: Whether the window held enough rows to be judged; one that did not never counts as drifted.
+        unwatched: Inputs that the log redacts.
         columns: Every watched input, most drifted first.
         drifted_share: Share of watched inputs that drifted.
         data_drifted: The share reached its bound.
@@ -75,6 +76,7 @@ class DriftCheck(_Record, frozen=True, kw_only=True):
     window_end: datetime
     rows: int
     counted: bool
+    unwatched: tuple[str, ...] = ()
     columns: tuple[ColumnDrift, ...]
     drifted_share: float
     data_drifted: bool

@@ -1,6 +1,6 @@
 """A champion in a registry, and a way to log traffic that it answered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.running.inference import PackageModel
 from tidegate.project import Project, load_project
 from tidegate.registry.registry import ModelRegistry
+from tidegate.serving.inference_log.sampling import is_sampled
 from tidegate.serving.inference_log.schema import input_column, log_schema
 from tidegate.storage import ObjectStore, open_store
 
@@ -77,7 +78,16 @@ def log_traffic(store: ObjectStore, tiny_package: Path, tiny_examples: pa.Table)
     schema = log_schema(manifest)
     assert isinstance(manifest.features, FeatureContract)
 
-    def log(start: datetime, *, rows: int = 600, warmer: float = 0.0, version: int = 1, prefix: str = "r") -> pa.Table:
+    def log(
+        start: datetime,
+        *,
+        rows: int = 600,
+        warmer: float = 0.0,
+        version: int = 1,
+        prefix: str = "r",
+        share: float = 1.0,
+        redacted: Sequence[str] = (),
+    ) -> pa.Table:
         asked = tiny_examples.slice(0, rows)
         temp = pa.array(asked["weather__temp"].to_numpy() + np.float32(warmer), pa.float32(), from_pandas=True)
         asked = asked.set_column(asked.schema.get_field_index("weather__temp"), "weather__temp", temp)
@@ -94,11 +104,14 @@ def log_traffic(store: ObjectStore, tiny_package: Path, tiny_examples: pa.Table)
             "status": [200] * rows,
             "cache_hit": [False] * rows,
             "latency_us": [100] * rows,
+            "sample_share": [share] * rows,
+            "redacted": [",".join(redacted) or None] * rows,
             "output_probability": PackageModel(tiny_package).predict(asked),
-            **{input_column(spec): asked[spec.name] for spec in manifest.signature.inputs},
+            **{input_column(spec): asked[spec.name] for spec in manifest.signature.inputs if spec.name not in redacted},
         }
         table = pa.table([_column(columns.get(field.name), field, rows) for field in schema], schema=schema)
-        for day in range(0, rows, 144):
+        table = table.filter([is_sampled(request_id, share) for request_id in columns["request_id"]])
+        for day in range(0, table.num_rows, 144):
             part = table.slice(day, 144)
             hour = part["event_time"][0].as_py()
             sink = pa.BufferOutputStream()

@@ -68,6 +68,63 @@ def test_a_warmer_week_moves_its_column(project: Project, store: ObjectStore, lo
 
 
 @pytest.mark.usefixtures("champion")
+def test_a_redacted_column_is_not_watched_rather_than_called_drifted(
+    project: Project, store: ObjectStore, log_traffic: LogTraffic
+) -> None:
+    log_traffic(START, rows=300)
+    log_traffic(START, rows=300, prefix="s", redacted=["weather__temp", "origin"])
+
+    found = check(project, store, START + WEEK)
+
+    assert not found.data_drifted
+    assert {"weather__temp", "origin"} == set(found.unwatched)
+    assert not {column.column for column in found.columns} & set(found.unwatched)
+    assert found.summary.endswith("; redacted, so not watched: origin, weather__temp")
+
+
+@pytest.mark.usefixtures("champion")
+@pytest.mark.parametrize(
+    ("redacted", "watched", "message"),
+    [
+        pytest.param(
+            ["probability"], None, "redacts 'probability', without which there is no drift check", id="the prediction"
+        ),
+        pytest.param(["hour"], ("hour",), "monitoring.columns: 'hour' is redacted in the inference log", id="asked for"),
+        pytest.param(
+            ["carrier", "origin", "distance", "hour", "weather__temp", "route__delay"], None, "redacts every input", id="all"
+        ),
+    ],
+)
+def test_what_redaction_leaves_unwatchable_is_told_in_one_line(
+    project: Project,
+    store: ObjectStore,
+    log_traffic: LogTraffic,
+    redacted: list[str],
+    watched: tuple[str, ...] | None,
+    message: str,
+) -> None:
+    log_traffic(START, redacted=redacted)
+    asked = project.model_copy(update={"monitoring": project.monitoring.model_copy(update={"columns": watched})})
+
+    with pytest.raises(MonitoringError, match=message):
+        check(asked, store, START + WEEK)
+
+
+@pytest.mark.usefixtures("champion")
+def test_hours_that_were_sampled_more_sparsely_weigh_no_less(
+    project: Project, store: ObjectStore, log_traffic: LogTraffic
+) -> None:
+    log_traffic(START, share=0.3)
+    log_traffic(START, prefix="s", warmer=15.0)
+
+    found = check(project, store, START + WEEK)
+
+    moved = next(column for column in found.columns if column.column == "weather__temp")
+    assert 300 < found.rows < 420
+    assert moved.drifted
+
+
+@pytest.mark.usefixtures("champion")
 def test_labels_against_the_model_are_concept_drift(project: Project, store: ObjectStore, log_traffic: LogTraffic) -> None:
     record_labels(store, "tiny", known(log_traffic(START), flip=True))
 
