@@ -76,8 +76,9 @@ def test_stopping_under_load_loses_no_answered_row(
     assert [event["event"] for event in server.events][-1] == "stopped"
 
 
-def test_start_says_what_is_served(launch: Callable[..., Any], tiny_package: Path) -> None:
+def test_start_says_what_is_served(launch: Callable[..., Any], eventually: Callable[..., None]) -> None:
     server = launch(version="4")
+    eventually(lambda: len(server.events) >= 3, "three lines")
     starting, loaded, ready = server.events[:3]
     assert (starting["event"], starting["model"], starting["version"], starting["revision"]) == ("starting", "tiny", "4", "v4")
     assert loaded["golden_difference"] < 1e-4
@@ -130,6 +131,7 @@ def test_no_worker_outlives_its_parent_and_dead_ones_are_replaced(
         assert not alive
         assert len(logged_ids(server)) == 10
         return
+    eventually(lambda: server.metric(REQUESTS, 'status="200"') == 10, "ten requests counted")
     os.kill(workers[0].pid, signal.SIGKILL)
     eventually(lambda: len([event for event in server.events if event["event"] == "ready"]) == 3, "a third worker")
     assert any(event["event"] == "worker died" and event["exit_code"] == -9 for event in server.events)

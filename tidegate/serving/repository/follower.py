@@ -5,6 +5,7 @@ to the loop, and is one assignment there. So requests are answered all the time,
 """
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -63,8 +64,12 @@ class Follower:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Let go of what was opened and does not answer; what does is left alone. An opening under way is waited for."""
+    async def stop(self, seconds: float) -> None:
+        """Let go of what was opened and does not answer; what does is left alone.
+
+        An opening under way is waited for, but requests that a replaced version has begun only for so many seconds.
+        """
+        self._patience = min(self._patience, seconds)
         self._stopping.set()
         while self._thread.is_alive():
             await asyncio.sleep(0.01)
@@ -72,16 +77,18 @@ class Follower:
     def _follow(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
             try:
-                self._look()
+                if self._look():
+                    gc.collect()  # what was closed holds itself by its callbacks
             except Exception as error:  # whatever a store or a package brings about, the next plan is followed
                 emit("plan not followed", level="error", worker=self._worker, error=in_one_line(error))
                 self._stopping.wait(_RETRY_SECONDS)
         self._close_opened()
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Come to the plan; return whether there was a new one."""
         stamp = self._folder.stamp()
         if stamp is None or stamp == self._seen:
-            return
+            return False
         plan = self._folder.plan()
         failure = None
         replaced: ServedModel | None = None
@@ -95,6 +102,7 @@ class Follower:
         self._seen = stamp
         if replaced is not None:
             self._retire(replaced)
+        return True
 
     def _serve(self, version: Version | None) -> ServedModel | None:
         """Let a version answer, or none, and return what answered until then; None if nothing changes."""
@@ -129,8 +137,8 @@ class Follower:
 
     def _retire(self, model: ServedModel) -> None:
         """Close what has served as soon as the requests that it was given are answered."""
-        deadline = time.monotonic() + self._patience
-        while not model.idle and time.monotonic() < deadline:
+        begun = time.monotonic()
+        while not model.idle and time.monotonic() - begun < self._patience:
             time.sleep(_IDLE_SECONDS)
         model.close()
         emit("version closed", worker=self._worker, version=model.identity.version)

@@ -35,4 +35,4 @@ class Membership:
     async def stop(self, seconds: float) -> None:
         """Load nothing more, and let go of what does not answer; a store that never answers is given up after so long."""
         await self._coordinator.stop(seconds)
-        await self._follower.stop()
+        await self._follower.stop(seconds)

@@ -96,7 +96,7 @@ def with_cluster(workers: Workers, folder: PlanFolder, tmp_path: Path) -> Callab
             for coordinator in cluster.coordinators:
                 await coordinator.stop(5)
             for worker in made:
-                await worker.follower.stop()
+                await worker.follower.stop(5)
 
         asyncio.run(go())
 

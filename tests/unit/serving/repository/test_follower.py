@@ -28,7 +28,7 @@ def test_what_is_next_is_opened_but_answers_only_when_it_is_to_serve(workers: Wo
         assert await come_to(worker, folder, Plan(3, version("2"))) == Report(3)
         assert worker.answers == "2"
         await until(lambda: worker.still_open == ["2"], "the replaced version closed")
-        await worker.follower.stop()
+        await worker.follower.stop(5)
         assert (worker.answers, worker.still_open) == ("2", ["2"])
 
     asyncio.run(follow())
@@ -44,7 +44,7 @@ def test_what_is_next_no_more_is_closed_unserved(workers: Workers, folder: PlanF
         await come_to(worker, folder, Plan(4, version("1")))
         assert (worker.answers, worker.still_open) == ("1", ["1"])
         await come_to(worker, folder, Plan(5, version("1"), next=version("2")))
-        await worker.follower.stop()
+        await worker.follower.stop(5)
         assert (worker.answers, worker.still_open) == ("1", ["1"])
 
     asyncio.run(follow())
@@ -61,7 +61,7 @@ def test_a_version_that_cannot_be_opened_is_reported_and_the_next_one_is_tried(w
         assert report == Report(3, Failure(503, "MemoryError"))
         assert await come_to(worker, folder, Plan(4, version("1"), next=version("4"))) == Report(4)
         assert (worker.answers, worker.still_open) == ("1", ["1", "4"])
-        await worker.follower.stop()
+        await worker.follower.stop(5)
 
     asyncio.run(follow())
 
@@ -76,7 +76,7 @@ def test_a_worker_that_missed_a_step_comes_to_the_plan_all_the_same(workers: Wor
         assert (worker.answers, worker.endpoint.ready) == (None, False)
         await come_to(worker, folder, Plan(11, version("1")))
         assert (worker.answers, worker.endpoint.ready) == ("1", True)
-        await worker.follower.stop()
+        await worker.follower.stop(5)
 
     asyncio.run(follow())
 
@@ -96,6 +96,6 @@ def test_a_replaced_version_is_closed_when_it_is_idle_or_patience_ends(workers: 
         stuck.idle = False
         await come_to(worker, folder, Plan(3, version("3")))
         await until(lambda: stuck.closed, "closed although a request never ends")
-        await worker.follower.stop()
+        await worker.follower.stop(5)
 
     asyncio.run(follow())
