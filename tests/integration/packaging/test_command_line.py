@@ -117,6 +117,18 @@ def test_a_pickle_is_said_to_run_its_code(folder: Path, capsys: pytest.CaptureFi
     assert verify_package(folder / "out").task == "regression"
 
 
+def test_what_becomes_of_unusual_values_is_in_the_package(folder: Path) -> None:
+    rules = ["--out-of-range", "reject", "--missing", "impute", "--unknown-category", "impute"]
+
+    with pytest.raises(SystemExit) as ended:
+        run(["package", "regression.joblib", "--sample", "sample.parquet", "--out", "out", *rules])
+
+    assert ended.value.code == 0
+    inputs = verify_package(folder / "out").signature.inputs
+    assert {(spec.policy.out_of_range, spec.policy.missing) for spec in inputs} == {("reject", "impute")}
+    assert all(spec.minimum <= spec.policy.imputed <= spec.maximum for spec in inputs)
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from tidegate.errors import DataError, PackageError
 from tidegate.packaging.format.golden import read_golden
-from tidegate.packaging.format.manifest import SourceFacts
+from tidegate.packaging.format.manifest import InputPolicy, SourceFacts
 from tidegate.packaging.format.package import verify_package
 from tidegate.packaging.inputs import training_arrays
 from tidegate.packaging.packager import Examples, PackageSettings, package_candidates, package_model
@@ -302,7 +302,7 @@ features:
 label: {column: late, known_at_column: known_at, classes: [on-time, late]}
 training: {function: "train:train", window_days: 10, holdout_days: 2}
 gates: {accuracy: {minimum: 0.6}}
-serving: {threshold: 0.4}
+serving: {threshold: 0.4, validation: {out_of_range: clamp, inputs: {carrier: {missing: impute, value: AA}}}}
 """
 
 
@@ -327,6 +327,9 @@ def test_every_candidate_of_a_project_is_packaged(fitted: Callable[[str], Any], 
     assert (manifest.name, manifest.classes, manifest.threshold) == ("late", ("on-time", "late"), 0.4)
     assert (manifest.variant.name, manifest.variant.candidate) == ("baseline", "mlp")
     assert manifest.metrics == {"training_rows": 1_500, "holdout_rows": 500}
+    policies = {spec.name: spec.policy for spec in manifest.signature.inputs}
+    assert policies["carrier"] == InputPolicy(missing="impute", imputed="AA")
+    assert policies["distance"] == InputPolicy(out_of_range="clamp")
     digest = hashlib.sha256((tmp_path / "source" / "mlp" / "model.joblib").read_bytes()).hexdigest()
     assert manifest.source is not None
     assert manifest.source.digest == f"sha256:{digest}"
