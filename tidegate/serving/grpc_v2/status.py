@@ -4,13 +4,15 @@ The blocks use HPACK's literals without indexing (RFC 7541, section 6.2.2), so t
 what every successful answer needs is made once.
 """
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from tidegate.serving.protocol.errors import RequestError
 
 _LONGEST_MESSAGE = 2000  # bytes as sent; gRPC's clients read 8 KiB of trailers
+_HALF_ESCAPE = re.compile("%.?$")
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 
@@ -102,12 +104,15 @@ def _literal_status(status: int) -> bytes:
 
 def _percent_encoded(message: str) -> str:
     """Return `grpc-message`: printable ASCII as it is, the rest of its UTF-8 percent-encoded, cut where it gets long."""
-    encoded = quote(" ".join(message.split()), safe=_PRINTABLE, errors="replace")
+    encoded = _quoted(" ".join(message.split()))
     if len(encoded) <= _LONGEST_MESSAGE:
         return encoded
-    cut = encoded[:_LONGEST_MESSAGE]
-    half = cut.rfind("%", -2)
-    return cut if half < 0 else cut[:half]
+    cut = _HALF_ESCAPE.sub("", encoded[:_LONGEST_MESSAGE])
+    return _quoted(unquote(cut, errors="ignore"))
+
+
+def _quoted(message: str) -> str:
+    return quote(message, safe=_PRINTABLE, errors="replace")
 
 
 _CONTENT_TYPE = b"\x0f\x10" + _text("application/grpc")  # 31 is "content-type" of the static table
