@@ -1,5 +1,6 @@
 """A served model on the tiny package, with a fake reader of features and a log that is a list."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,10 +13,11 @@ import pytest
 from tidegate.errors import FeatureError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.format.package import read_manifest
-from tidegate.serving.inference_log.table import LogRecord
+from tidegate.serving.inference_log.record import LogRecord
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.layout import MetricsLayout
 from tidegate.serving.metrics.memory import MetricsMemory
+from tidegate.serving.model.batching import BatchLimits
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.lookup import FeatureLookup
 from tidegate.serving.model.served import Identity, ServedModel
@@ -34,9 +36,12 @@ class FakeLookup:
 class FakeReader:
     """Answers every row with the same features, except those whose `dest` is `absent` or `down`."""
 
+    waits: bool = False
     asked: list[tuple[dict[str, list[Any]], datetime]] = field(default_factory=list)
 
     async def read(self, keys: Mapping[str, Sequence[str | int | None]], at: datetime) -> FakeLookup:
+        if self.waits:
+            await asyncio.sleep(0)
         self.asked.append(({name: list(values) for name, values in keys.items()}, at))
         dests = list(keys["dest"])
         if "down" in dests:
@@ -62,6 +67,7 @@ class FakeClock:
 
 @dataclass
 class ListLog:
+    audits = False
     records: list[LogRecord] = field(default_factory=list)
 
     def add(self, record: LogRecord) -> None:
@@ -91,10 +97,11 @@ def tiny_engine(tiny_package: Path, tiny_manifest: Manifest) -> Engine:
 
 @pytest.fixture
 def make_served(tiny_manifest: Manifest, tiny_engine: Engine) -> Callable[..., Served]:
-    def make(manifest: Manifest = tiny_manifest, *, max_rows: int = 100) -> Served:
+    def make(manifest: Manifest = tiny_manifest, *, max_rows: int = 100, waits: bool = False) -> Served:
         memory = MetricsMemory(MetricsLayout(manifest), 1, {"model": "tiny", "version": "3", "revision": "v3"})
         metrics = WorkerMetrics(memory, 0)
         reader, log = FakeReader(), ListLog()
+        reader.waits = waits
         lookup = None
         if manifest.features is not None:
             lookup = FeatureLookup(manifest.features, manifest.signature, reader, metrics.count_missing)
@@ -107,6 +114,7 @@ def make_served(tiny_manifest: Manifest, tiny_engine: Engine) -> Callable[..., S
             clock=FakeClock(),
             metrics=metrics,
             max_rows=max_rows,
+            limits=BatchLimits(rows_on_loop=1000),
         )
         return Served(model, reader, log, memory, metrics)
 

@@ -23,6 +23,9 @@ from tidegate.serving.protocol.tensors import Array
 
 _EXPIRY_SECONDS = 0.02  # how often waiting requests are looked through while the graph is busy
 _RETRY_SECONDS = 1
+LOOP_SECONDS = 0.001  # that a run may hold the loop up
+_LONGEST_ON_LOOP = 0.005  # longer than a busy machine delays a short run
+_RECOVERY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class BatchLimits:
         batch_rows: Most rows that requests are joined to; a single request may hold more.
         queue_rows: Rows that may wait; what comes beyond is refused with 429.
         delay: Longest wait for more rows under concurrent traffic, in seconds.
-        rows_on_loop: A run of at most so many rows happens on the event loop; a longer one in a thread.
+        rows_on_loop: A run of at most so many rows is short enough for the event loop; a longer one is for a thread.
     """
 
     batch_rows: int = 64
@@ -102,6 +105,7 @@ class Batcher:
             failed: Called with a request that is not answered and why: a RequestError, or what `run` raised on it.
         """
         self._run = run
+        self._pace = Pace(limits.rows_on_loop)
         self._limits = limits
         self._metrics = metrics
         self._answered = answered
@@ -153,8 +157,11 @@ class Batcher:
         if not calls:
             return
         rows = sum(call.inputs.rows for call in calls)
-        if rows <= self._limits.rows_on_loop:
-            self._deliver(_outcomes(self._run, calls))
+        if self._pace.is_short(rows):
+            begun = perf_counter_ns()
+            outcomes = _outcomes(self._run, calls)
+            self._pace.learn(rows, (perf_counter_ns() - begun) / 1e9)
+            self._deliver(outcomes)
         else:
             self._is_busy = True
             self._in_thread(calls)
@@ -208,10 +215,11 @@ class Batcher:
         if self._thread is None:
             self._thread = _RunThread(self._run)
         loop = asyncio.get_running_loop()
-        self._thread.start(calls, lambda outcomes: loop.call_soon_threadsafe(self._back, outcomes))
+        self._thread.start(calls, lambda outcomes, took: loop.call_soon_threadsafe(self._back, outcomes, took))
 
-    def _back(self, outcomes: "Sequence[Outcome]") -> None:
+    def _back(self, outcomes: "Sequence[Outcome]", seconds: float) -> None:
         self._is_busy = False
+        self._pace.learn(sum(call.inputs.rows for calls, _ in outcomes for call in calls), seconds)
         self._deliver(outcomes)
         if self._queue and not self._is_scheduled:
             self._schedule()
@@ -226,6 +234,33 @@ class Batcher:
 
 
 Outcome = tuple[Sequence[Call], dict[str, Array] | Exception]
+Done = Callable[[Sequence[Outcome], float], Any]
+"""Called with what came of a batch, and the seconds that it took."""
+
+
+class Pace:
+    """Tells which runs are short enough for the event loop: by the golden sample, and by what runs have taken since.
+
+    A model may take much longer for some inputs than for those of its sample, such as long texts. Once a run has held the loop
+    up, runs go to the thread until enough short ones have shown that it was the exception.
+    """
+
+    def __init__(self, rows_on_loop: int) -> None:
+        """Begin with how many rows of the golden sample are as many as the event loop can spare the time for."""
+        self._rows_on_loop = rows_on_loop
+        self._slowdown = 1.0
+
+    def is_short(self, rows: int) -> bool:
+        """Whether a run of so many rows is expected to hold the loop up for less than it may be."""
+        return rows * self._slowdown <= self._rows_on_loop
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Take note of what a run of so many rows took."""
+        if seconds > _LONGEST_ON_LOOP:
+            expected = LOOP_SECONDS * rows / max(1, self._rows_on_loop)
+            self._slowdown = max(self._slowdown, seconds / expected)
+        elif self._slowdown > 1:
+            self._slowdown = max(1.0, self._slowdown * _RECOVERY)
 
 
 def _outcomes(run: Run, calls: Sequence[Call]) -> list[Outcome]:
@@ -250,11 +285,11 @@ class _RunThread:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._batches: SimpleQueue[tuple[Sequence[Call], Callable[[Sequence[Outcome]], Any]] | None] = SimpleQueue()
+        self._batches: SimpleQueue[tuple[Sequence[Call], Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="graph", daemon=True)
         self._thread.start()
 
-    def start(self, calls: Sequence[Call], done: Callable[[Sequence[Outcome]], Any]) -> None:
+    def start(self, calls: Sequence[Call], done: Done) -> None:
         self._batches.put((calls, done))
 
     def close(self) -> None:
@@ -263,4 +298,6 @@ class _RunThread:
     def _work(self) -> None:
         while (batch := self._batches.get()) is not None:
             calls, done = batch
-            done(_outcomes(self._run, calls))
+            begun = perf_counter_ns()
+            outcomes = _outcomes(self._run, calls)
+            done(outcomes, (perf_counter_ns() - begun) / 1e9)

@@ -151,7 +151,7 @@ class _TensorCheck:
         return bool(usual == array.size)
 
     def _reshaped(self, array: Array, rows: int) -> Array:
-        if self._row_is_scalar and array.size == rows:
+        if self._row_is_scalar and array.size == rows and array.ndim <= 2:
             return array.reshape(rows, *self._row_shape)
         fits = array.ndim - 1 == len(self._row_shape) and all(
             expected in (-1, found) for expected, found in zip(self._row_shape, array.shape[1:], strict=True)

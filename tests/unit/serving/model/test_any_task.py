@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -16,24 +15,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import small_packages
+from tests.logged import as_written
+from tests.served_models import answer_of, answers
 from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, Manifest
 from tidegate.packaging.format.package import read_manifest
 from tidegate.serving.grpc_v2 import codec as grpc_codec
 from tidegate.serving.grpc_v2.messages import message_class
+from tidegate.serving.inference_log.footprint import Footprint
+from tidegate.serving.inference_log.record import LogRecord
 from tidegate.serving.inference_log.schema import MOST_VALUES, log_schema
-from tidegate.serving.inference_log.table import LogRecord, LogTableBuilder
+from tidegate.serving.inference_log.table import LogTableBuilder
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.layout import MetricsLayout
 from tidegate.serving.metrics.memory import MetricsMemory
 from tidegate.serving.metrics.text import render
+from tidegate.serving.model.batching import BatchLimits
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.served import Identity, ServedModel
 from tidegate.serving.model.validation import InputValidator
 from tidegate.serving.protocol import codec_json, codec_v1
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.protocol.request import InferAnswer, InferRequest
-from tidegate.serving.protocol.tensors import from_binary, to_binary
+from tidegate.serving.protocol.tensors import array_of, from_binary, to_binary
 
 MAKERS = {
     "iris": small_packages.multiclass,
@@ -55,17 +59,21 @@ class Server:
     records: list[LogRecord]
     memory: MetricsMemory
     builder: LogTableBuilder
+    audits = False
 
     def add(self, record: LogRecord) -> None:
-        self.records.append(self.builder.without_unlogged(record))
+        self.records.append(Footprint(self.manifest).fitted(record))
 
     def answer(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        answer = asyncio.run(self.model.answer(InferRequest("r1", tensors, None), perf_counter_ns()))
-        return answer.outputs
+        return answer_of(self.model, tensors).outputs
+
+    def ask(self, request: InferRequest) -> InferAnswer:
+        [outcome] = asyncio.run(answers(self.model, [request]))
+        assert isinstance(outcome, InferAnswer)
+        return outcome
 
     def logged(self) -> list[dict[str, Any]]:
-        table = self.builder.build(self.records)
-        table.validate(full=True)
+        table = as_written(self.builder, self.records)
         assert table.schema == log_schema(self.manifest)
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
@@ -115,6 +123,7 @@ def serve(packages: dict[str, Path]) -> Callable[[str], Server]:
             clock=NoClock(),
             metrics=WorkerMetrics(memory, 0),
             max_rows=100,
+            limits=BatchLimits(rows_on_loop=1000),
         )
         return server
 
@@ -174,8 +183,8 @@ def test_v2_json_goes_there_and_back(serve: Callable[[str], Server], name: str) 
         for array in [server.golden.inputs[spec.name]]
     ]
     request, wanted = codec_json.decode(json.dumps({"inputs": inputs}).encode())
-    answer = InferAnswer("r1", server.answer(request.tensors))
-    document = json.loads(codec_json.encode(answer, name, "1", wanted)[0])
+    answer = server.ask(request)
+    document = json.loads(codec_json.encode(answer, name, "1", server.model.output_datatypes, wanted)[0])
     for tensor, spec in zip(document["outputs"], server.model.outputs, strict=True):
         expected = answer.outputs[spec.name]
         assert (tensor["name"], tensor["datatype"], tensor["shape"]) == (spec.name, spec.datatype, [*expected.shape])
@@ -192,8 +201,10 @@ def test_grpc_goes_there_and_back(serve: Callable[[str], Server], name: str) -> 
         ],
         raw_input_contents=[to_binary(server.golden.inputs[spec.name]) for spec in specs],
     )
-    outputs = server.answer(grpc_codec.decode(message).tensors)
-    reply = grpc_codec.encode(InferAnswer("r1", outputs), name, "1")
+    answer = server.ask(grpc_codec.decode(message.SerializeToString())[2])
+    outputs = answer.outputs
+    encoded = grpc_codec.encode(answer, name, "1", server.model.output_datatypes)
+    reply = message_class("inference.ModelInferResponse").FromString(encoded)
     for tensor, raw in zip(reply.outputs, reply.raw_output_contents, strict=True):
         back = from_binary(memoryview(raw), tensor.datatype, tensor.shape, tensor.name)
         np.testing.assert_array_equal(back, outputs[tensor.name])
@@ -209,7 +220,7 @@ def test_v1_goes_there_and_back(serve: Callable[[str], Server], name: str, by_ro
     document = {"instances": rows} if by_rows else {"inputs": columns}
     request, found_rows = codec_v1.decode(json.dumps(document).encode(), datatypes, "r1")
     assert found_rows == by_rows
-    answer = json.loads(codec_v1.encode(InferAnswer("r1", server.answer(request.tensors)), by_rows))
+    answer = json.loads(codec_v1.encode(server.ask(request), by_rows))
     for output, expected in server.golden.outputs.items():
         found = [row[output] for row in answer["predictions"]] if by_rows else answer["outputs"][output]
         assert found == expected.tolist()
@@ -220,7 +231,7 @@ def test_the_only_input_may_be_sent_bare_over_v1(serve: Callable[[str], Server])
     for field, by_rows in (("instances", True), ("inputs", False)):
         request, found = codec_v1.decode(json.dumps({field: values}).encode(), {"tokens": "INT64"}, "r1")
         assert found == by_rows
-        assert request.tensors["tokens"].tolist() == values
+        assert array_of(request.tensors[0]).tolist() == values
 
 
 @pytest.mark.parametrize("length", [1, 2, 12, 40])
@@ -319,11 +330,11 @@ def test_large_tensors_are_not_logged_nor_kept(tmp_path: Path) -> None:
     golden = read_golden(tmp_path / "package" / GOLDEN_NAME)
     record = LogRecord("r1", 6, NoClock().now(), 0, 200, 1, {}, golden.inputs, outputs=golden.outputs)
 
-    kept = builder.without_unlogged(record)
+    kept = Footprint(manifest).fitted(record)
 
     assert (kept.inputs, sorted(kept.outputs)) == ({}, ["digit", "scores"])
     assert record.outputs is golden.outputs
-    assert [row["output_digit"] for row in builder.build([kept]).to_pylist()] == golden.outputs["digit"].tolist()
+    assert [row["output_digit"] for row in as_written(builder, [kept]).to_pylist()] == golden.outputs["digit"].tolist()
 
 
 @settings(max_examples=25, deadline=None)
@@ -337,6 +348,5 @@ def test_logged_lists_are_what_was_asked(packages: dict[str, Path], rows: list[t
         outputs = {"mean": np.full((count, 4), number, np.float32)} if answered else {}
         records.append(LogRecord(f"r{number}", count, NoClock().now(), 0, 200, 1, {}, {"tokens": asked}, outputs=outputs))
         expected += [(list(row), [number] * 4 if answered else None) for row in asked.tolist()]
-    logged = builder.build(records)
-    logged.validate(full=True)
-    assert [(row["input_tokens"], row["output_mean"]) for row in logged.to_pylist()] == expected
+    logged = as_written(builder, records).to_pylist()
+    assert [(row["input_tokens"], row["output_mean"]) for row in logged] == expected

@@ -34,7 +34,7 @@ def lookup_of(
     lookup = FeatureLookup(
         FeatureContract(service="s", project="p", views=(view,)),
         Signature(inputs=(spec,), outputs=()),
-        SimpleNamespace(read=read),  # type: ignore[arg-type]
+        SimpleNamespace(waits=False, read=read),  # type: ignore[arg-type]
         lambda name, rows: missing.update({name: rows}),
     )
     return asyncio.run(lookup.read(KEYS, NOW)).tensors[spec.name], missing
@@ -99,7 +99,7 @@ def test_a_store_that_fails_is_a_503() -> None:
     lookup = FeatureLookup(
         FeatureContract(service="s", project="p", views=()),
         Signature(inputs=(), outputs=()),
-        SimpleNamespace(read=read),  # type: ignore[arg-type]
+        SimpleNamespace(waits=False, read=read),  # type: ignore[arg-type]
         lambda _name, _rows: None,
     )
     with pytest.raises(RequestError, match="features could not be looked up: online store: locked") as error:

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
-from time import perf_counter_ns
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from tests.served_models import answer_of, answers, sent
 from tidegate.packaging.format.manifest import Manifest
-from tidegate.serving.metrics.names import FEATURE_MISSING, PREDICTIONS, UNUSUAL_VALUES
+from tidegate.serving.metrics.names import BATCH_ROWS, FEATURE_MISSING, PREDICTIONS, UNUSUAL_VALUES
 from tidegate.serving.metrics.text import render
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.protocol.request import InferRequest
@@ -22,8 +22,7 @@ def metric(served: Any, name: str, label: str) -> int:
 
 
 def answer(served: Any, tensors: dict[str, Any], outputs: tuple[str, ...] | None = None) -> dict[str, Any]:
-    result: dict[str, Any] = asyncio.run(served.model.answer(InferRequest("f1", tensors, outputs), perf_counter_ns())).outputs
-    return result
+    return answer_of(served.model, tensors, outputs).outputs
 
 
 def test_an_answer_has_probability_and_label(served: Any, good_tensors: dict[str, Any]) -> None:
@@ -81,7 +80,7 @@ def test_an_answer_is_logged_with_everything_it_came_from(served: Any, good_tens
     answer(served, good_tensors)
     [record] = served.log.records
     assert (record.request_id, record.rows, record.status, record.error) == ("f1", 2, 200, None)
-    assert record.keys["dest"].tolist() == ["SFO", "ORD"]
+    assert list(record.keys["dest"]) == ["SFO", "ORD"]
     assert record.inputs["weather__temp"].ravel().tolist() == [20, 20]
     assert set(record.times) == {"weather", "route"}
     assert list(record.outputs) == ["probability", "label"]
@@ -105,7 +104,7 @@ def test_a_graph_that_fails_is_a_500_and_logged(
     def fail(_tensors: Any) -> Any:
         raise RuntimeError("Non-zero status\ncode")
 
-    monkeypatch.setattr(served.model, "_engine", type("Broken", (), {"run": staticmethod(fail)}))
+    monkeypatch.setattr(served.model, "_engine", type("Broken", (), {"run_feeds": staticmethod(fail)}))
     with pytest.raises(RequestError, match="the model failed on this input: Non-zero status code") as error:
         answer(served, good_tensors)
     assert error.value.status == 500
@@ -120,3 +119,47 @@ def test_what_happened_is_counted(served: Any, good_tensors: dict[str, Any]) -> 
     assert metric(served, UNUSUAL_VALUES, 'input="carrier"') == 1
     bins = [f"{int(value * 10) / 10:.1f}-" for value in probabilities]
     assert sum(metric(served, PREDICTIONS, f'bin="{low}') for low in set(bins)) == 2
+
+
+@pytest.mark.parametrize(
+    "waits", [pytest.param(False, id="a store that answers at once"), pytest.param(True, id="one that waits")]
+)
+def test_requests_of_one_turn_share_a_run_and_each_gets_its_own(
+    make_served: Callable[..., Any], good_tensors: dict[str, Any], waits: bool
+) -> None:
+    served = make_served(waits=waits)
+    rows = [{name: array[index : index + 1] for name, array in good_tensors.items()} for index in (0, 1)]
+    alone = [answer_of(make_served().model, row).outputs["probability"].tolist() for row in rows]
+    requests = [InferRequest(f"r{index}", sent(rows[index % 2])) for index in range(5)]
+    outcomes = asyncio.run(answers(served.model, requests))
+    assert [outcome.id for outcome in outcomes] == [f"r{index}" for index in range(5)]
+    assert [outcome.outputs["probability"].tolist() for outcome in outcomes] == [alone[index % 2] for index in range(5)]
+    assert sorted(record.request_id for record in served.log.records) == [f"r{index}" for index in range(5)]
+    assert metric(served, BATCH_ROWS + "_count", "") < 5
+    assert served.model.idle
+
+
+def test_a_request_of_one_row_is_logged_as_it_was_sent(served: Any, good_tensors: dict[str, Any]) -> None:
+    answer(served, {name: array[:1] for name, array in good_tensors.items()})
+    [record] = served.log.records
+    names = [spec.name for spec in served.model.manifest.signature.inputs]
+    logged = dict(zip(names, record.row, strict=True))
+    assert {name: logged[name] for name in ("carrier", "distance", "weather__temp")} == {
+        "carrier": "UA",
+        "distance": 1000.0,
+        "weather__temp": 20.0,
+    }
+
+
+@pytest.mark.parametrize("error", [pytest.param(None, id="kept"), pytest.param(OSError("disk full"), id="not kept")])
+def test_an_audit_log_decides_whether_there_is_an_answer(
+    served: Any, good_tensors: dict[str, Any], error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.log, "audits", True)
+    monkeypatch.setattr(served.log, "keep", lambda record, done: done(error), raising=False)
+    if error is None:
+        assert len(answer(served, good_tensors)["probability"]) == 2
+        return
+    with pytest.raises(RequestError, match=r"the audit record could not be kept: .*disk full.*; nothing is answered") as refusal:
+        answer(served, good_tensors)
+    assert refusal.value.status == 503

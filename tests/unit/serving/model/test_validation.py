@@ -95,7 +95,7 @@ def validator(unusual: Counter[str]) -> InputValidator:
 def test_good_tensors_get_the_shapes_of_the_graph(validator: InputValidator, unusual: Counter[str]) -> None:
     checked = validator.check(good())
     assert checked.rows == 2
-    assert checked.keys["origin"].tolist() == ["EWR", "JFK"]
+    assert checked.keys["origin"] == ["EWR", "JFK"]
     assert {name: array.shape for name, array in checked.tensors.items()} == {
         "carrier": (2, 1),
         "gate": (2, 1),
@@ -188,7 +188,7 @@ def test_nulls_of_nullable_inputs_pass(validator: InputValidator) -> None:
 
 
 def test_a_null_key_passes_since_it_only_has_no_features(validator: InputValidator) -> None:
-    assert validator.check(good() | {"origin": text("EWR", None)}).keys["origin"].tolist() == ["EWR", None]
+    assert validator.check(good() | {"origin": text("EWR", None)}).keys["origin"] == ["EWR", None]
 
 
 @pytest.mark.parametrize(
