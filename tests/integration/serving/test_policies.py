@@ -1,4 +1,4 @@
-"""What a package says of unusual values, a server does: of one row and of many, in JSON and in binary; the log has what was sent."""
+"""What a package says of unusual values, a server does: of one row and many, in JSON and binary; the log has what was sent."""
 
 import json
 from collections.abc import Callable
