@@ -118,7 +118,7 @@ def log_traffic(store: ObjectStore, tiny_package: Path, tiny_examples: pa.Table)
             pq.write_table(part, sink)
             key = f"inference-log/tiny/version={version}/hour={hour:%Y-%m-%dT%H}/{prefix}{day}.parquet"
             store.put(key, sink.getvalue().to_pybytes())
-        return pa.table({"prediction_id": columns["prediction_id"], "label": asked["label"], "event_time": table["event_time"]})
+        return pa.table({"prediction_id": columns["prediction_id"], "label": asked["label"], "event_time": moments})
 
     return log
 
