@@ -2,6 +2,10 @@
 
 A connection is one object; its requests are answered in their order, one at a time, by plain calls: no task, no future and no
 copy of the body for a request. Whoever sends too slowly, too much, or reads too slowly is cut off; `sweep` looks for them.
+
+What the parser lets pass and RFC 9112 does not, or where it would take one request's body for the next request ("smuggling"),
+is refused here: a missing or second Host, a transfer coding other than chunked, other versions. An offer to upgrade the
+protocol is declined by ignoring it (RFC 9110, 7.8), as Java's client expects, which offers HTTP/2 with every first request.
 """
 
 import asyncio
@@ -19,7 +23,7 @@ from tidegate.serving.protocol.request import InferRequest
 
 JSON = b"application/json"
 
-_MOST_HEAD_BYTES = 64 * 1024
+_MOST_HEAD_BYTES = 64 * 1024  # also of all that frames a body in chunks
 _MOST_HEADERS = 128
 _MOST_WAITING = 16  # requests sent ahead on one connection, beyond which no more is read
 _LINGER_SECONDS = 2.0  # so that a caller who is still sending gets to read why it was refused
@@ -81,6 +85,7 @@ class Connection(asyncio.Protocol):
         "_advancing",
         "_at_end",
         "_exchange",
+        "_framing_bytes",
         "_head_bytes",
         "_header_count",
         "_headers",
@@ -88,6 +93,8 @@ class Connection(asyncio.Protocol):
         "_in_message",
         "_is_discarding",
         "_is_write_paused",
+        "_last_words",
+        "_left",
         "_listener",
         "_parser",
         "_parts",
@@ -105,8 +112,10 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Exchange] = deque()
         self._exchange: Exchange | None = None
         self._refusal: RequestError | None = None
+        self._last_words: RequestError | None = None
         self._since = listener.now
-        self._head_bytes = 0
+        self._framing_bytes = 0
+        self._left = 0  # of a body that the parser does not read
         self._in_message = self._in_body = False
         self._is_discarding = self._is_write_paused = self._advancing = self._at_end = False
 
@@ -151,26 +160,28 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
-        if self._is_discarding:
+        if self._is_discarding or self._at_end:
             return
         if not self._in_message:
             self._since = self._listener.now
-        if not self._in_body:
-            self._head_bytes += len(data)
         try:
+            if self._left:
+                data = self._read_plain(data)
+            self._framing_bytes += len(data)
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._pass_over_upgrade(data, upgrade)
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except RequestError as error:
+            self._refuse(error)
         except httptools.HttpParserError as error:
-            self._refuse(self._refusal or RequestError(400, f"this is no HTTP/1.1 request: {error}"))
-            return
-        if self._head_bytes > _MOST_HEAD_BYTES and not self._in_body and self._in_message:
-            self._refuse(RequestError(431, f"the request's head is longer than {_MOST_HEAD_BYTES} bytes"))
+            self._stumble(error)
+        else:
+            self._check_framing()
 
     def eof_received(self) -> bool:
         """Answer what was asked before the caller closed its side, and then close."""
         self._at_end = True
-        return self._exchange is not None and not self._is_discarding
+        return (self._exchange is not None or bool(self._waiting)) and not self._is_discarding
 
     def pause_writing(self) -> None:
         """The caller does not read its responses."""
@@ -223,32 +234,41 @@ class Connection(asyncio.Protocol):
         self._in_message, self._in_body = True, False
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
-        self._header_count = 0
+        self._header_count = self._head_bytes = self._framing_bytes = 0
         self._parts: list[bytes] = []
         self._size = 0
 
     def on_url(self, part: bytes) -> None:
         """Part of the request's target."""
         self._target += part
+        self._count_head(len(part))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; those after a chunked body say nothing that is used."""
         if self._in_body:
             return
-        self._headers[name.lower()] = value
+        name = name.lower()
+        if name == b"host" and name in self._headers:
+            raise self._refused(400, "the request has more than one Host header")
+        self._headers[name] = value
         self._header_count += 1
         if self._header_count > _MOST_HEADERS:
             raise self._refused(431, f"the request has more than {_MOST_HEADERS} headers")
+        self._count_head(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         """The body follows, if there is one."""
         self._in_body = True
-        self._head_bytes = 0
+        self._framing_bytes = 0
         headers = self._headers
-        if b"upgrade" in headers and self._is_upgrade():
-            return
-        if b"host" not in headers and self._parser.get_http_version() == "1.1":
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise self._refused(505, f"HTTP/{version} is not spoken here; use HTTP/1.1")
+        if version == "1.1" and b"host" not in headers:
             raise self._refused(400, "the request has no Host header")
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+            raise self._refused(501, f"transfer-encoding {coding[:40].decode('latin-1')!r} is not read here; use chunked")
         length = headers.get(b"content-length")
         if length is not None and int(length) > self._listener.max_body_bytes:
             raise self._too_large(f"{int(length)} bytes")
@@ -258,21 +278,26 @@ class Connection(asyncio.Protocol):
     def on_body(self, part: bytes) -> None:
         """Part of the body."""
         self._size += len(part)
+        self._framing_bytes -= len(part)
         if self._size > self._listener.max_body_bytes:
             raise self._too_large(f"more than {self._listener.max_body_bytes} bytes")
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
-        if b"upgrade" in self._headers and self._is_upgrade():
-            return
+        """The request is whole, unless it offers an upgrade: of such a one the parser reads no body."""
+        if not self._parser.should_upgrade():
+            self._complete()
+
+    def _complete(self) -> None:
         self._in_message = self._in_body = False
-        self._head_bytes = 0
+        self._framing_bytes = 0
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parser = self._parser
         exchange = Exchange(self, parser.get_method(), self._target, self._headers, body, parser.should_keep_alive())
-        if self._exchange is not None or self._is_write_paused:
+        if not exchange.keep_alive:
+            self._at_end = True
+        if self._exchange is not None or self._waiting or self._is_write_paused:
             self._waiting.append(exchange)
             if len(self._waiting) >= _MOST_WAITING:
                 self._transport.pause_reading()
@@ -280,13 +305,51 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         self._listener.handle(exchange)
 
+    def _stumble(self, error: httptools.HttpParserError) -> None:
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        elif not self._at_end:
+            self._refuse(RequestError(400, f"this is no HTTP/1.1 request: {error}"))
+
+    def _check_framing(self) -> None:
+        if self._framing_bytes > _MOST_HEAD_BYTES:
+            self._refuse(RequestError(431, f"more than {_MOST_HEAD_BYTES} bytes of headers and framing"))
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            raise self._refused(431, f"the request's head is longer than {_MOST_HEAD_BYTES} bytes")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the body of a request that offered an upgrade, and go on as if it had not."""
+        if self._parser.get_method() == b"CONNECT" or b"transfer-encoding" in self._headers:
+            self._refuse(RequestError(501, "this server is no proxy, and upgrades no request with a body in chunks"))
+            return
+        self._left = int(self._headers.get(b"content-length", b"0"))
+        if not self._left:
+            self._complete()
+            self._parser = httptools.HttpRequestParser(self)
+        if rest:
+            self.data_received(rest)
+
+    def _read_plain(self, data: bytes) -> bytes:
+        """Take what belongs to such a body; return what follows it."""
+        part, rest = data[: self._left], data[self._left :]
+        self._left -= len(part)
+        self.on_body(part)
+        if not self._left:
+            self._complete()
+            self._parser = httptools.HttpRequestParser(self)
+        return rest
+
     # Responses
 
     def send(self, exchange: Exchange, status: int, body: bytes, content_type: bytes, headers: bytes) -> None:
         """Send a response; see `Exchange.respond`."""
         if self._is_discarding:
             return
-        ends = not exchange.keep_alive or self._listener.is_draining or (self._at_end and not self._waiting)
+        is_last = self._at_end and not self._waiting and self._last_words is None
+        ends = not exchange.keep_alive or self._listener.is_draining or is_last
         if ends:
             headers += b"connection: close\r\n"
         elif exchange.headers.get(b"connection", b"").lower() == b"keep-alive":
@@ -306,6 +369,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif self._waiting:
             self._advance()
+        elif self._last_words is not None:
+            self._refuse(self._last_words)
 
     def _advance(self) -> None:
         """Go on with the requests that were sent ahead."""
@@ -316,22 +381,27 @@ class Connection(asyncio.Protocol):
             self._exchange = self._waiting.popleft()
             self._listener.handle(self._exchange)
         self._advancing = False
-        if not self._waiting and not self._is_write_paused and not self._is_discarding:
-            self._transport.resume_reading()
+        if self._is_discarding or self._is_write_paused or self._waiting:
+            return
+        self._transport.resume_reading()
+        if self._last_words is not None and self._exchange is None:
+            self._refuse(self._last_words)
 
     def _refuse(self, error: RequestError) -> None:
-        """Say what is wrong with what is being received, and close; nothing more of it is read."""
+        """Say what is wrong with what is being received, once all before it is answered, and close; no more is read."""
         if self._is_discarding:
+            return
+        if self._exchange is not None or self._waiting:
+            self._last_words, self._at_end = error, True
             return
         body = encode_error(str(error))
         line = _STATUS_LINES[error.status]
         self._is_discarding = True
         self._since = self._listener.now
-        if self._exchange is None:
-            self._transport.write(
-                b"%bcontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-                % (line, JSON, len(body), self._listener.date, body)
-            )
+        self._transport.write(
+            b"%bcontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+            % (line, JSON, len(body), self._listener.date, body)
+        )
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
