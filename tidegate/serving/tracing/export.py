@@ -5,6 +5,7 @@ The attributes are those of OpenTelemetry's semantic conventions for HTTP and RP
 
 import logging
 import random
+import threading
 from time import perf_counter_ns, time_ns
 from typing import Any
 
@@ -25,6 +26,7 @@ with needing("tracing"):
 
 _SCOPE = InstrumentationScope("tidegate", tidegate.__version__)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_LAST_SECONDS = 2.0
 _UNNAMED = "unknown_service"
 _GRPC_SERVICE = "inference.GRPCInferenceService"
 
@@ -80,8 +82,10 @@ class SpanExport:
         self._processor.on_end(whole)
 
     def close(self) -> None:
-        """Send what waits, as long as `OTEL_BSP_EXPORT_TIMEOUT` allows, and end the thread."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        """Send what waits; a collector that does not answer delays the end by two seconds at most."""
+        last = threading.Thread(target=self._processor.shutdown, name="last-spans", daemon=True)
+        last.start()
+        last.join(_LAST_SECONDS)
 
 
 def _attributes(span: Span, model: str, version: str) -> dict[str, Any]:
