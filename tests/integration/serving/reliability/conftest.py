@@ -51,6 +51,7 @@ def unharmed(echo: Any, eventually: Callable[..., None]) -> Iterator[None]:
     """Assert after the test that `echo` answers rightly, failed no request, complained of nothing and holds no more files."""
     document = echo_document()
     assert echo.request(ECHO, document)[0] == 200
+    assert echo.metric("tidegate_requests_total", 'status="200"') > 0  # a first scrape opens its files for good
     before = open_descriptors(echo)
     yield
     assert echo.process.poll() is None, echo.stderr
