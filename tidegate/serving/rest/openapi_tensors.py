@@ -136,7 +136,8 @@ def _key_tensor(spec: TensorSpec, max_rows: int) -> Schema:
 
 
 def _answered(spec: TensorSpec) -> Schema:
-    shape = _shape(spec.shape, None)
+    axes = len(spec.shape)  # prefixItems would say more, but not every tool that reads answers by this document knows it
+    shape = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": axes, "maxItems": axes}
     return _tensor(spec, [spec.datatype], shape, {"type": "array", "items": _value(spec, answered=True)})
 
 
@@ -160,13 +161,10 @@ def _tensor(spec: TensorSpec, datatypes: Sequence[str], shape: Schema, data: Sch
     }
 
 
-def _shape(shape: Sequence[int], max_rows: int | None) -> Schema:
-    axes = [_rows(max_rows), *({"type": "integer", "minimum": 1} if size == -1 else {"const": size} for size in shape[1:])]
+def _shape(shape: Sequence[int], max_rows: int) -> Schema:
+    rows = {"type": "integer", "minimum": 1, "maximum": max_rows}
+    axes = [rows, *({"type": "integer", "minimum": 1} if size == -1 else {"const": size} for size in shape[1:])]
     return {"type": "array", "prefixItems": axes, "items": False, "minItems": len(axes)}
-
-
-def _rows(max_rows: int | None) -> Schema:
-    return {"type": "integer", "minimum": 1, **({} if max_rows is None else {"maximum": max_rows})}
 
 
 def _data(value: Schema, axes: int) -> Schema:
