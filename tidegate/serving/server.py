@@ -5,6 +5,8 @@ share is code. The kernel spreads connections among them, and they end with this
 """
 
 import gc
+import os
+import shutil
 import signal
 import socket
 import sys
@@ -66,13 +68,15 @@ def _start(settings: ServeSettings, name: str, package: Path, manifest: Manifest
     if settings.workers == 1:
         Worker(shared, 0).run()
         return
+
+    def run_worker(index: int) -> None:
+        parent = os.getppid()
+        Worker(shared, index).run()
+        if os.getppid() != parent:  # it was killed, and can no longer clean up
+            shutil.rmtree(folder, ignore_errors=True)
+
     gc.freeze()  # a collection in a worker would copy the pages that all of them share
-    Crew(
-        settings.workers,
-        lambda index: Worker(shared, index).run(),
-        is_ready=board.is_ready,
-        forget=shared.forget,
-    ).run()
+    Crew(settings.workers, run_worker, is_ready=board.is_ready, forget=shared.forget).run()
 
 
 @contextmanager

@@ -9,13 +9,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tidegate.packaging.format.package import copy_package, read_manifest
 from tidegate.serving.metrics.names import LOG_DROPPED_ROWS, LOG_FAILURES, REQUESTS, WORKERS_READY
 
 
@@ -223,3 +226,113 @@ def test_grpc_can_be_turned_off(launch: Callable[..., Any]) -> None:
     connections = psutil.net_connections("tcp")
     listening = {each.laddr.port for each in connections if (each.pid, each.status) == (server.process.pid, psutil.CONN_LISTEN)}
     assert listening == {server.http_port}
+
+
+def test_a_server_that_drains_answers_unready_until_proxies_have_noticed(
+    launch: Callable[..., Any], v2_body: Callable[..., dict[str, Any]]
+) -> None:
+    server = launch(drain_delay_seconds=1.5)
+    kept = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=10)
+    kept.request("GET", "/v2/health/ready")
+    kept.getresponse().read()
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert server.request("/v2/health/ready") == (503, {"ready": False})
+    assert server.request("/v2/health/live")[0] == 200
+    kept.request("POST", "/v2/models/tiny/infer", json.dumps(v2_body("late")), {"content-type": "application/json"})
+    response = kept.getresponse()
+    assert (response.status, response.headers["connection"]) == (200, "close")
+    response.read()
+    assert server.process.wait(timeout=20) == 0
+    assert logged_ids(server) == ["late/0"]
+
+
+def test_idle_connections_do_not_keep_a_server_that_stops(launch: Callable[..., Any]) -> None:
+    server = launch()
+    with ExitStack() as connections:
+        for _ in range(5):
+            idle = connections.enter_context(socket.create_connection(("127.0.0.1", server.http_port)))
+            idle.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert idle.recv(500).startswith(b"HTTP/1.1 200")
+        begun = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begun < 5
+        assert idle.recv(500) == b""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_second_signal_waits_for_nobody_but_the_log(
+    launch: Callable[..., Any],
+    v2_body: Callable[..., dict[str, Any]],
+    eventually: Callable[..., None],
+    workers: int,
+    second: signal.Signals,
+) -> None:
+    server = launch(workers=workers, drain_delay_seconds=60, log_rotate_seconds=60)
+    eventually(lambda: server.metric(WORKERS_READY) == workers, "every worker ready")
+    assert server.request("/v2/models/tiny/infer", v2_body("logged"))[0] == 200
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: server.stderr.count('"stopping"') == workers, "every worker stopping")
+    assert server.process.poll() is None
+    server.process.send_signal(second)
+    assert server.process.wait(timeout=10) == 0
+    assert logged_ids(server) == ["logged/0"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminals_interrupt_which_all_processes_get_is_one_signal(
+    launch: Callable[..., Any], v2_body: Callable[..., dict[str, Any]], eventually: Callable[..., None], workers: int
+) -> None:
+    server = launch(workers=workers, drain_delay_seconds=1, process={"start_new_session": True})
+    eventually(lambda: server.metric(WORKERS_READY) == workers, "every worker ready")
+    os.killpg(server.process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert server.request("/v2/models/tiny/infer", v2_body())[0] == 200
+    assert server.process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_server_keeps_on_disk_goes_with_it(
+    launch: Callable[..., Any], eventually: Callable[..., None], tmp_path: Path, workers: int
+) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    stopped = launch(workers=workers, process={"env": {"TMPDIR": str(place)}})
+    assert len(list(place.iterdir())) == 1
+    assert stopped.stop() == 0
+    assert list(place.iterdir()) == []
+    if workers == 2:
+        killed = launch(workers=workers, process={"env": {"TMPDIR": str(place)}})
+        killed.process.kill()
+        eventually(lambda: not list(place.iterdir()), "an empty place, though the parent was killed")
+
+
+def test_a_server_that_is_stopped_while_it_starts_ends_and_leaves_nothing(launch: Callable[..., Any], tmp_path: Path) -> None:
+    """Its package comes from a store that never answers."""
+    place = tmp_path / "tmp"
+    place.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        variables = {
+            "TMPDIR": str(place),
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+        }
+        server = launch("s3://silent/package/", wait=False, process={"env": variables})
+        with silent.accept()[0]:
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert list(place.iterdir()) == []
+    assert "Traceback" not in server.stderr
+
+
+def test_workers_that_would_share_a_gpu_are_refused(launch: Callable[..., Any], tiny_package: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(tiny_package)
+    runtime = msgspec.structs.replace(manifest.runtime, providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+    copy_package(tiny_package, tmp_path / "gpu", msgspec.structs.replace(manifest, runtime=runtime))
+    server = launch(tmp_path / "gpu", wait=False, workers=2)
+    assert server.process.wait(timeout=20) == 1
+    assert server.stderr.splitlines() == [
+        "error: workers: 2: each would load the model on the GPU anew, since it runs on CUDAExecutionProvider; use --workers 1"
+    ]
