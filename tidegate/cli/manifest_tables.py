@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tidegate.packaging.format.manifest import BenchmarkRow, Manifest, SearchRow, Verdict
+from tidegate.packaging.format.manifest import BenchmarkRow, InputPolicy, Manifest, SearchRow, Verdict
 
 _OUTCOMES = {"passed": "[green]passed[/green]", "failed": "[red]failed[/red]", "not-applicable": "not applicable"}
 
@@ -40,6 +40,10 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.classes:
         threshold = "" if manifest.threshold is None else f" from probability {manifest.threshold:g}"
         yield "classes", ", ".join(manifest.classes) + threshold
+    for spec in manifest.signature.inputs:
+        if spec.policy != InputPolicy():
+            said = msgspec.to_builtins(spec.policy)  # what is as by default is left out
+            yield f"policy of {spec.name}", ", ".join(f"{rule.replace('_', ' ')} {value}" for rule, value in said.items())
     for metric, value in manifest.metrics.items():
         yield metric, f"{value:.6g}"
     if manifest.lineage:
