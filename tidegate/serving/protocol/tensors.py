@@ -113,15 +113,6 @@ def to_binary(array: Array, datatype: str | None = None) -> bytes:
     return array.tobytes()
 
 
-def strings(values: Sequence[bytes], shape: Sequence[int], name: str) -> Array:
-    """Return the BYTES tensor of UTF-8 `values`."""
-    if len(values) != element_count(shape, name):
-        raise bad_request(f"tensor {name!r}: {len(values)} values, but shape {list(shape)} needs {math.prod(shape)}")
-    array = np.empty(len(values), object)
-    array[:] = [_text(value, name, index) for index, value in enumerate(values)]
-    return array.reshape(shape)
-
-
 def is_null(array: Array) -> Array:
     """Return which elements of a BYTES tensor are null."""
     return np.fromiter((value is None for value in array.ravel()), np.bool_, array.size).reshape(array.shape)

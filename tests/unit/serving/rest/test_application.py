@@ -1,57 +1,67 @@
 """Paths, methods, statuses and headers of the REST application."""
 
 import asyncio
+import gzip
 import json
 import struct
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from tidegate.serving.metrics.names import REQUESTS
 from tidegate.serving.metrics.text import render
-from tidegate.serving.rest.application import HttpApplication
+from tidegate.serving.model.endpoint import Endpoint
+from tidegate.serving.rest.application import RestApplication
+from tidegate.serving.rest.connection import Exchange
+from tidegate.serving.settings import ServeSettings
 
 
-class Scope:
-    def __init__(self, method: str, path: str, headers: dict[str, str]) -> None:
-        self.method, self.path, self.headers = method, path, headers
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.body)
 
 
-class Protocol:
-    """What Granian hands to an application, for one request."""
+class Line:
+    """A connection that hands one exchange to the application, and keeps its response."""
 
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.reads = 0
-        self.reply: tuple[int, dict[str, str], bytes] | None = None
+    def __init__(self) -> None:
+        self.reply: Reply | None = None
 
-    async def __call__(self) -> bytes:
-        self.reads += 1
-        return self._body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._body), 100):
-            self.reads += 1
-            yield self._body[start : start + 100]
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def send(self, _exchange: Exchange, status: int, body: bytes, content_type: bytes, headers: bytes) -> None:
         assert self.reply is None
-        self.reply = status, dict(headers), body
+        lines = [line.partition(": ") for line in headers.decode().splitlines()]
+        self.reply = Reply(status, {"content-type": content_type.decode()} | {name: value for name, _, value in lines}, body)
 
 
-Reply = tuple[int, dict[str, str], bytes]
+def ask(
+    served: Any, method: str, path: str, body: bytes = b"", *, is_ready: bool = True, repository: Any = None, **headers: str
+) -> Reply:
+    endpoint = Endpoint("tiny")
+    endpoint.repository = repository
+    endpoint.swap(served.model)
+    if not is_ready:
+        endpoint.drain()
+    line = Line()
+    sent = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    exchange = Exchange(line, method.encode(), path.encode(), sent, body, True)  # type: ignore[arg-type]
+    settings = ServeSettings(package="", max_body_bytes=2000)
 
+    async def answered() -> Reply:
+        RestApplication(endpoint, settings, lambda: render(served.memory)).handle(exchange)
+        for _ in range(100):
+            if line.reply is not None:
+                return line.reply
+            await asyncio.sleep(0.01)
+        raise AssertionError("no response")
 
-def send(served: Any, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-    application = HttpApplication(served.model, lambda: render(served.memory), max_body_bytes=2000)
-    protocol = Protocol(body)
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    if body and "transfer-encoding" not in sent:
-        sent.setdefault("content-length", str(len(body)))
-    asyncio.run(application.__rsgi__(Scope(method, path, sent), protocol))
-    assert protocol.reply is not None
-    return protocol.reply
+    return asyncio.run(answered())
 
 
 def infer_body(**fields: Any) -> bytes:
@@ -65,30 +75,30 @@ def infer_body(**fields: Any) -> bytes:
 
 @pytest.mark.parametrize("path", ["/v2/models/tiny/infer", "/v2/models/tiny/versions/3/infer"])
 def test_infer(served: Any, path: str) -> None:
-    status, headers, body = send(served, "POST", path, infer_body(id="f1"), content_type="application/json; charset=utf-8")
-    assert status == 200
-    assert headers["content-type"] == "application/json"
-    answer = json.loads(body)
+    reply = ask(served, "POST", path, infer_body(id="f1"), content_type="application/json; charset=utf-8")
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "application/json"
+    answer = reply.document
     assert (answer["model_name"], answer["model_version"], answer["id"]) == ("tiny", "3", "f1")
     assert [output["name"] for output in answer["outputs"]] == ["probability", "label"]
 
 
 def test_binary_answers_say_where_their_header_ends(served: Any) -> None:
     body = infer_body(parameters={"binary_data_output": True}, outputs=[{"name": "probability"}])
-    status, headers, answer = send(served, "POST", "/v2/models/tiny/infer", body)
-    assert status == 200
-    assert headers["content-type"] == "application/octet-stream"
-    (probability,) = struct.unpack("<f", answer[int(headers["inference-header-content-length"]) :])
+    reply = ask(served, "POST", "/v2/models/tiny/infer", body)
+    assert reply.status == 200
+    assert reply.headers["content-type"] == "application/octet-stream"
+    (probability,) = struct.unpack("<f", reply.body[int(reply.headers["inference-header-content-length"]) :])
     assert 0 < probability < 1
 
 
 def test_predict_v1_returns_the_callers_request_id(served: Any) -> None:
     row = {"carrier": "UA", "origin": "EWR", "dest": "SFO", "distance": 1000, "hour": 9.5}
     body = json.dumps({"instances": [row]}).encode()
-    status, headers, answer = send(served, "POST", "/v1/models/tiny:predict", body, x_request_id="f9")
-    assert status == 200
-    assert headers["x-request-id"] == "f9"
-    assert set(json.loads(answer)["predictions"][0]) == {"probability", "label"}
+    reply = ask(served, "POST", "/v1/models/tiny:predict", body, **{"x-request-id": "f9"})
+    assert reply.status == 200
+    assert reply.headers["x-request-id"] == "f9"
+    assert set(reply.document["predictions"][0]) == {"probability", "label"}
     assert served.log.records[0].request_id == "f9"
 
 
@@ -101,19 +111,22 @@ def test_predict_v1_returns_the_callers_request_id(served: Any) -> None:
             "/v2/models/tiny", {"name": "tiny", "versions": ["3"], "platform": "onnxruntime_onnx"}, id="model metadata"
         ),
         pytest.param("/v2/models/tiny/versions/3", {"name": "tiny"}, id="versioned metadata"),
-        pytest.param("/v1/models/tiny", {"name": "tiny", "ready": False}, id="v1 status"),
+        pytest.param("/v2/models/tiny?verbose=1", {"name": "tiny"}, id="a query is of no concern"),
+        pytest.param("/v2/models/ti%6Ey", {"name": "tiny"}, id="percent-encoded"),
+        pytest.param("http://host:1/v2/models/tiny", {"name": "tiny"}, id="absolute form"),
+        pytest.param("/v1/models", {"models": ["tiny"]}, id="v1 models"),
+        pytest.param("/v1/models/tiny", {"name": "tiny", "ready": True}, id="v1 status"),
     ],
 )
 def test_what_can_be_read(served: Any, path: str, expected: dict[str, Any]) -> None:
-    status, _, body = send(served, "GET", path)
-    assert status == 200
-    document = json.loads(body)
+    reply = ask(served, "GET", path)
+    assert reply.status == 200
+    document = reply.document
     assert {name: document[name] for name in expected} == expected
 
 
 def test_metadata_names_what_callers_send_and_not_what_is_looked_up(served: Any) -> None:
-    _, _, body = send(served, "GET", "/v2/models/tiny")
-    document = json.loads(body)
+    document = ask(served, "GET", "/v2/models/tiny").document
     assert [tensor["name"] for tensor in document["inputs"]] == ["dest", "carrier", "origin", "distance", "hour"]
     assert document["outputs"] == [
         {"name": "probability", "datatype": "FP32", "shape": [-1]},
@@ -123,9 +136,9 @@ def test_metadata_names_what_callers_send_and_not_what_is_looked_up(served: Any)
 
 @pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/tiny/ready", "/v2/models/tiny/versions/3/ready"])
 def test_readiness_is_a_status(served: Any, path: str) -> None:
-    assert send(served, "GET", path)[0] == 503
-    served.model.ready = True
-    assert send(served, "GET", path)[0] == 200
+    assert ask(served, "GET", path, is_ready=False).status == 503
+    assert ask(served, "GET", path).status == 200
+    assert ask(served, "HEAD", path).status == 200
 
 
 @pytest.mark.parametrize(
@@ -144,13 +157,16 @@ def test_readiness_is_a_status(served: Any, path: str) -> None:
         pytest.param("GET", "/favicon.ico", 404, "unknown path '/favicon.ico'", id="path"),
         pytest.param("GET", "/v2/models/tiny/infer", 405, "use POST", id="GET on infer"),
         pytest.param("POST", "/v2/health/ready", 405, "use GET", id="POST on ready"),
+        pytest.param("POST", "/v2/repository/index", 404, "start the server with --repository", id="repository"),
+        pytest.param("GET", "*", 404, "unknown path", id="no path"),
+        pytest.param("GET", "/" + "x" * 3000, 404, "x…'", id="a long path is cut"),
     ],
 )
 def test_refusals(served: Any, method: str, path: str, status: int, message: str) -> None:
-    found, headers, body = send(served, method, path)
-    assert found == status
-    assert message in json.loads(body)["error"]
-    assert ("allow" in headers) == (status == 405)
+    reply = ask(served, method, path)
+    assert reply.status == status
+    assert message in reply.document["error"]
+    assert ("allow" in reply.headers) == (status == 405)
 
 
 @pytest.mark.parametrize(
@@ -158,17 +174,22 @@ def test_refusals(served: Any, method: str, path: str, status: int, message: str
     [
         pytest.param(b"{", {}, 400, "truncated", id="half a body"),
         pytest.param(infer_body(), {"content_type": "text/plain"}, 415, "content-type 'text/plain'", id="content type"),
-        pytest.param(infer_body(), {"content_encoding": "gzip"}, 415, "content-encoding 'gzip'", id="content encoding"),
-        pytest.param(b"x" * 2001, {}, 413, "2001 bytes, but at most 2000", id="too large"),
-        pytest.param(b"x" * 2001, {"transfer_encoding": "chunked"}, 413, "more than 2000 bytes", id="too large, in chunks"),
+        pytest.param(infer_body(), {"content_encoding": "br"}, 415, "encoding 'br' is not supported", id="content encoding"),
+        pytest.param(infer_body(), {"content_encoding": "gzip"}, 400, "not compressed with gzip", id="not compressed at all"),
+        pytest.param(
+            gzip.compress(b"x" * 2001), {"content_encoding": "gzip"}, 413, "more than 2000 bytes when unpacked", id="too large"
+        ),
+        pytest.param(
+            gzip.compress(infer_body())[:-9], {"content_encoding": "gzip"}, 400, "ends before its gzip data", id="half a gzip"
+        ),
         pytest.param(infer_body(outputs=[{"name": "z"}]), {}, 400, "output 'z'", id="unknown output"),
         pytest.param(infer_body().replace(b"SFO", b"down"), {}, 503, "could not be looked up", id="no features"),
     ],
 )
 def test_failures_are_counted_and_say_why(served: Any, body: bytes, headers: dict[str, str], status: int, message: str) -> None:
-    found, _, answer = send(served, "POST", "/v2/models/tiny/infer", body, **headers)
-    assert found == status
-    assert message in json.loads(answer)["error"]
+    reply = ask(served, "POST", "/v2/models/tiny/infer", body, **headers)
+    assert reply.status == status
+    assert message in reply.document["error"]
     assert f'{REQUESTS}{{model="tiny",version="3",revision="v3",status="{status}"}} 1' in render(served.memory).decode()
 
 
@@ -176,23 +197,46 @@ def test_failures_are_counted_and_say_why(served: Any, body: bytes, headers: dic
     "content_type", ["application/json", "application/x-www-form-urlencoded", "APPLICATION/JSON;charset=utf-8"]
 )
 def test_json_is_read_under_the_type_that_curl_gives_it_unasked(served: Any, content_type: str) -> None:
-    assert send(served, "POST", "/v2/models/tiny/infer", infer_body(), content_type=content_type)[0] == 200
+    assert ask(served, "POST", "/v2/models/tiny/infer", infer_body(), content_type=content_type).status == 200
 
 
-def test_a_body_in_chunks_is_read(served: Any) -> None:
-    assert send(served, "POST", "/v2/models/tiny/infer", infer_body(), transfer_encoding="chunked")[0] == 200
+@pytest.mark.parametrize(
+    "header",
+    [pytest.param("1", id="past already"), pytest.param("30000", id="in time"), pytest.param("soon", id="no number")],
+)
+def test_the_timeout_of_a_proxy_is_the_requests(served: Any, header: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(2_000_000, 10**12, 2_000_000))  # every look at it is two milliseconds later
+    monkeypatch.setattr("tidegate.serving.model.batching.perf_counter_ns", lambda: next(clock) + 10**18)
+    monkeypatch.setattr("tidegate.serving.rest.connection.perf_counter_ns", lambda: 10**18)
+    reply = ask(served, "POST", "/v2/models/tiny/infer", infer_body(), **{"x-envoy-expected-rq-timeout-ms": header})
+    assert reply.status == (504 if header == "1" else 200), reply.body
 
 
-def test_a_body_that_is_too_large_is_not_read(served: Any) -> None:
-    application = HttpApplication(served.model, lambda: render(served.memory), max_body_bytes=2000)
-    protocol = Protocol(b"x" * 9999)
-    asyncio.run(application.__rsgi__(Scope("POST", "/v2/models/tiny/infer", {"content-length": "9999"}), protocol))
-    assert protocol.reads == 0
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "identity"])
+def test_a_compressed_body_is_read(served: Any, encoding: str) -> None:
+    body = infer_body() if encoding == "identity" else gzip.compress(infer_body())
+    assert ask(served, "POST", "/v2/models/tiny/infer", body, content_encoding=encoding).status == 200
+
+
+def test_an_error_that_nobody_foresaw_is_a_500_and_told(
+    served: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(served.model, "submit", lambda *_: {}["nothing"])
+    reply = ask(served, "POST", "/v2/models/tiny/infer", infer_body())
+    assert (reply.status, reply.document) == (500, {"error": "internal error; see the server's log"})
+    assert '"error":"KeyError: \'nothing\'"' in capsys.readouterr().err
+
+
+def test_no_model_is_a_503(served: Any) -> None:
+    served.model = None
+    reply = ask(served, "POST", "/v2/models/tiny/infer", infer_body())
+    assert reply.status == 503
+    assert "not loaded yet" in reply.document["error"]
 
 
 def test_metrics_carry_the_identity(served: Any) -> None:
-    send(served, "POST", "/v2/models/tiny/infer", infer_body())
-    status, headers, body = send(served, "GET", "/metrics")
-    assert status == 200
-    assert headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert f'{REQUESTS}{{model="tiny",version="3",revision="v3",status="200"}} 1' in body.decode()
+    ask(served, "POST", "/v2/models/tiny/infer", infer_body())
+    reply = ask(served, "GET", "/metrics")
+    assert reply.status == 200
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert f'{REQUESTS}{{model="tiny",version="3",revision="v3",status="200"}} 1' in reply.body.decode()
