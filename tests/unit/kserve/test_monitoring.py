@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tidegate.rollout.gateway_counters import GATEWAY_METRICS
-from tidegate.serving.metrics.names import COMMON_LABELS, LATENCY_BOUNDS, METRICS, PUSHED_METRICS
+from tidegate.serving.metrics.names import LATENCY_BOUNDS, METRICS, PUSHED_METRICS
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "kserve/monitoring"
@@ -34,12 +34,11 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 # What Prometheus and the operator's discovery add to every series of a pod.
 DISCOVERED = {"namespace", "pod", "job", "instance", "le"}
-LABELS = {metric.name: {*DISCOVERED, *COMMON_LABELS, *metric.labels} for metric in METRICS.values()} | {
+LABELS = {metric.name: {*DISCOVERED, *metric.common, *metric.labels} for metric in METRICS.values()} | {
     metric.name: {"namespace", "model", *metric.labels} for metric in PUSHED_METRICS.values()
 }
-LABELS |= {
-    f"{name}{suffix}": LABELS[name] for name in ("tidegate_request_latency_seconds",) for suffix in ("_bucket", "_count")
-}
+HISTOGRAMS = [name for name, metric in METRICS.items() if metric.kind == "histogram"]
+LABELS |= {f"{name}{suffix}": LABELS[name] for name in HISTOGRAMS for suffix in ("_bucket", "_count", "_sum")}
 
 
 EXPRESSIONS = [rule["expr"] for file in RULES for rule in rules_in(file)]
@@ -78,7 +77,7 @@ def test_pod_monitor_selects_the_model_servers_pods(rendered):
 @pytest.mark.parametrize("expression", EXPRESSIONS + QUERIES)
 def test_every_metric_is_on_the_list(expression):
     recorded = {rule["record"] for file in RULES for rule in rules_in(file) if "record" in rule}
-    named = set(re.findall(r"\b(?:tidegate_\w+(?=[\[{)\s])|(?:istio|envoy)_\w+(?=[\[{]))", expression))
+    named = set(re.findall(r"\b(?:(?:tidegate|process)_\w+(?=[\[{)\s])|(?:istio|envoy)_\w+(?=[\[{]))", expression))
     derived = set(re.findall(r"\btidegate:[a-z0-9_:]+", expression))
 
     assert named | derived or expression.startswith("up{")
@@ -89,7 +88,7 @@ def test_every_metric_is_on_the_list(expression):
 @pytest.mark.parametrize("expression", EXPRESSIONS + QUERIES)
 def test_every_label_is_one_that_the_metric_has(expression):
     """Of plain metrics: matchers, and what the sum around them goes by."""
-    for metric, matchers in re.findall(r"\b(tidegate_[a-z_]+)(?:\{([^}]*)\})?", expression):
+    for metric, matchers in re.findall(r"\b((?:tidegate|process)_[a-z_]+)(?:\{([^}]*)\})?", expression):
         if metric in LABELS:
             assert set(re.findall(r"(\w+)(?:=~|=|!~|!=)\"", matchers)) <= LABELS[metric], metric
     for by, metric in re.findall(r"(?:sum|max) by \(([^)]*)\) \((?:rate|increase)?\(?(tidegate_[a-z_]+)", expression):
@@ -196,6 +195,13 @@ def requests(errors, per_step=3000):
     ]
 
 
+def rejections(count, reason, per_step=3000):
+    return [
+        counter("tidegate_requests_total", per_step, status="200"),
+        counter("tidegate_rejected_total", count, reason=reason),
+    ]
+
+
 def latency(bound, slow, per_step=3000):
     return [
         counter("tidegate_request_latency_seconds_bucket", per_step - slow, le=bound),
@@ -252,6 +258,12 @@ PREDICTED = counter("tidegate_predictions_total", 1000, bin="0.4-0.5")
         pytest.param("TidegateServerNotScraped", level("up", 0, job="tidegate-model-servers"), "10m", True, id="down"),
         pytest.param("TidegateServerNotScraped", level("up", 1, job="tidegate-model-servers"), "10m", False, id="up"),
         pytest.param("TidegateServerNotScraped", level("up", 0, job="another"), "10m", False, id="not-ours"),
+        pytest.param("TidegateRequestsRejected", rejections(150, "queue-full"), "1h", True, id="too-many-wait"),
+        pytest.param("TidegateRequestsRejected", rejections(150, "deadline"), "1h", True, id="too-many-wait-too-long"),
+        pytest.param("TidegateRequestsRejected", rejections(15, "queue-full"), "1h", False, id="a-few-wait-in-vain"),
+        pytest.param("TidegateRequestsRejected", rejections(150, "abandoned"), "1h", False, id="callers-that-went"),
+        pytest.param("TidegateProviderFallback", level("tidegate_provider_fallback", 1), "1h", True, id="fallback"),
+        pytest.param("TidegateProviderFallback", level("tidegate_provider_fallback", 0), "1h", False, id="no-fallback"),
         pytest.param(
             "TidegateLogDropsRows",
             [counter("tidegate_log_dropped_rows_total", 1, reason="queue-full")],
