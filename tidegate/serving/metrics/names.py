@@ -93,7 +93,7 @@ PUSHED_METRICS = {
     )
 }
 
-STATUSES = (200, 400, 404, 405, 408, 411, 413, 415, 429, 431, 499, 500, 503, 504)  # 499: the caller was gone before the answer
+STATUSES = (200, 400, 404, 405, 408, 413, 415, 429, 431, 499, 500, 503, 504)  # 499: the caller was gone before the answer
 
 QUEUE_FULL = "queue-full"  # answered 429
 DEADLINE = "deadline"  # answered 504, not computed
