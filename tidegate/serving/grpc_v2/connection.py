@@ -15,22 +15,16 @@ from tidegate.serving.events import emit
 from tidegate.serving.grpc_v2 import frames
 from tidegate.serving.grpc_v2.calls import Call, Method
 from tidegate.serving.grpc_v2.frames import (
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
     END_STREAM,
-    HEADER_BYTES,
-    HEADERS,
     MAX_STREAM_ID,
     PADDED,
-    PREFACE,
     ConnectionViolation,
     ErrorCode,
     Setting,
     StreamViolation,
 )
 from tidegate.serving.grpc_v2.grants import Grants
-from tidegate.serving.grpc_v2.headers import MAX_HEADER_BYTES, CallHead, HeaderDecoder, HeaderFragments
+from tidegate.serving.grpc_v2.headers import MAX_HEADER_BYTES, CallHead, HeaderDecoder
 from tidegate.serving.grpc_v2.limits import (
     CONNECTION_WINDOW,
     FRAME_BYTES,
@@ -41,6 +35,7 @@ from tidegate.serving.grpc_v2.limits import (
     Patience,
 )
 from tidegate.serving.grpc_v2.outflow import Outflow
+from tidegate.serving.grpc_v2.reading import FrameReader
 from tidegate.serving.grpc_v2.status import Code, Refusal
 
 _REMEMBERED_RESETS = 2 * MAX_STREAMS
@@ -64,6 +59,7 @@ class GrpcConnection(asyncio.Protocol):
 
     outflow: Outflow
     grants: Grants
+    _reader: FrameReader
     _transport: asyncio.Transport
 
     def __init__(
@@ -76,15 +72,10 @@ class GrpcConnection(asyncio.Protocol):
         self._methods = methods
         self._connections = open_connections
         self._headers = HeaderDecoder()
-        self._unread = b""
-        self._has_preface = False
-        self._has_settings = False
-        self._fragments: HeaderFragments | None = None
         self._last_id = 0
         self._receive_window = CONNECTION_WINDOW
         self._resets: deque[int] = deque(maxlen=_REMEMBERED_RESETS)
         self._patience = Patience()
-        self._read_at = 0
         self._busy_at = 0
         self._full_since: int | None = None
         self._closed_at: int | None = None
@@ -97,7 +88,8 @@ class GrpcConnection(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
         self._connections.add(self)
-        self.now = self._read_at = self._busy_at = perf_counter_ns()
+        self.now = self._busy_at = perf_counter_ns()
+        self._reader = FrameReader(self, self._patience, self.now)
         self.outflow = Outflow(transport, self._patience)
         self.grants = Grants(LONGEST_MESSAGES_AT_ONCE * self.limits.message_bytes, transport.write)
         stated = {
@@ -114,7 +106,7 @@ class GrpcConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the caller is gone."""
         self._connections.discard(self)
-        self._closed_at = self.now
+        self._stop()
         self._end_calls()
 
     def pause_writing(self) -> None:
@@ -135,11 +127,11 @@ class GrpcConnection(asyncio.Protocol):
         if self._closed_at is not None:
             return
         self.now = perf_counter_ns()
-        if self._unread:
-            data = self._unread + data
         try:
-            self._unread = self._read(data)
+            self._reader.read(data, self.now)
         except ConnectionViolation as violation:
+            if not self._reader.has_preface and b"HTTP/1." in data[:2048]:
+                self._transport.write(_REST_ON_THIS_PORT)
             self._close(violation.code, str(violation))
         except Exception as error:
             emit("a gRPC connection failed", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
@@ -160,7 +152,7 @@ class GrpcConnection(asyncio.Protocol):
                 self._transport.abort()
         elif self._full_since is not None and now - self._full_since > limits.read_ns:
             self._transport.abort()
-        elif (self._unread or self._fragments or not self._has_settings) and now - self._read_at > limits.read_ns:
+        elif self._reader.is_waiting and now - self._reader.read_at > limits.read_ns:
             self._close(ErrorCode.ENHANCE_YOUR_CALM, f"a frame was not sent within {limits.read_ns / 1e9:g} s")
         elif self.calls:
             self._busy_at = now
@@ -207,56 +199,8 @@ class GrpcConnection(asyncio.Protocol):
 
     # Frames.
 
-    def _read(self, data: bytes) -> bytes:
-        position, end = 0, len(data)
-        if not self._has_preface:
-            if end < len(PREFACE) and PREFACE.startswith(data):
-                return data
-            self._read_preface(data)
-            position = len(PREFACE)
-        while end - position >= HEADER_BYTES:
-            upper, lower, kind, flags, stream_id = frames.frame_header.unpack_from(data, position)
-            size = upper << 8 | lower
-            if size > FRAME_BYTES:
-                raise ConnectionViolation(ErrorCode.FRAME_SIZE_ERROR, f"a frame of more than {FRAME_BYTES} bytes")
-            start = position + HEADER_BYTES
-            if start + size > end:
-                break
-            position = start + size
-            try:
-                self._take(kind, flags, stream_id & MAX_STREAM_ID, data[start:position])
-            except StreamViolation as violation:
-                self._end_stream(violation)
-            if self._closed_at is not None:
-                return b""
-        if position:
-            self._read_at = self.now
-        return data[position:]
-
-    def _read_preface(self, data: bytes) -> None:
-        if data.startswith(PREFACE):
-            self._has_preface = True
-            return
-        if b"HTTP/1." in data[:2048]:
-            self._transport.write(_REST_ON_THIS_PORT)
-        raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2's connection preface")
-
-    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._fragments is not None and kind != CONTINUATION:
-            raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
-        if kind == DATA:
-            self._take_data(flags, stream_id, payload)
-        elif not self._has_settings and kind != frames.SETTINGS:
-            raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
-        elif kind == HEADERS:
-            self._take_headers(flags, stream_id, payload)
-        else:
-            self._patience.spend()
-            take = _TAKERS.get(kind)
-            if take is not None:
-                take(self, flags, stream_id, payload)
-
-    def _take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Take a piece of a request."""
         size = len(payload)
         self._receive_window -= size
         if self._receive_window < CONNECTION_WINDOW // 2:  # long before it is used up, since a frame is much smaller
@@ -280,26 +224,16 @@ class GrpcConnection(asyncio.Protocol):
             raise ConnectionViolation(ErrorCode.STREAM_CLOSED, f"a frame of stream {stream_id}, which has ended")
         self._patience.spend()
 
-    def _take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def take_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """Take a frame that carries no call; those of unknown kinds are passed over."""
+        take = _TAKERS.get(kind)
+        if take is not None:
+            take(self, flags, stream_id, payload)
+
+    def take_headers(self, stream_id: int, block: bytes, ended: bool) -> None:
+        """Take the beginning of a request, or its trailers."""
         if stream_id % 2 == 0:
             raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, f"a caller cannot open stream {stream_id}")
-        if flags & (PADDED | frames.WITH_PRIORITY):
-            payload = frames.header_fragment(flags, payload)
-        if flags & END_HEADERS:
-            self._take_block(stream_id, payload, bool(flags & END_STREAM))
-        else:
-            self._fragments = HeaderFragments(stream_id, payload, bool(flags & END_STREAM))
-
-    def _take_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        fragments = self._fragments
-        if fragments is None or fragments.stream_id != stream_id:
-            raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
-        fragments.add(payload)
-        if flags & END_HEADERS:
-            self._fragments = None
-            self._take_block(stream_id, bytes(fragments.block), fragments.ends_stream)
-
-    def _take_block(self, stream_id: int, block: bytes, ended: bool) -> None:
         head = self._headers.decode(block)
         if stream_id <= self._last_id:
             self._take_trailers(stream_id, head, ended)
@@ -353,7 +287,6 @@ class GrpcConnection(asyncio.Protocol):
                 raise ConnectionViolation(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS frame that acknowledges must be empty")
             return
         stated = frames.read_settings(payload)
-        self._has_settings = True
         self._transport.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self.outflow.adopt(stated, self.calls, self.now)
 
@@ -388,7 +321,8 @@ class GrpcConnection(asyncio.Protocol):
 
     # Ends.
 
-    def _end_stream(self, violation: StreamViolation) -> None:
+    def end_stream(self, violation: StreamViolation) -> None:
+        """End one stream, and go on with the others."""
         self._patience.spend()
         call = self.calls.pop(violation.stream_id, None)
         self._reset(violation.stream_id, violation.code)
@@ -422,11 +356,15 @@ class GrpcConnection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if self._is_leaving and not self.calls and self._closed_at is None:
-            self._closed_at = self.now
+            self._stop()
             self._transport.close()
 
-    def _close(self, code: ErrorCode, reason: str) -> None:
+    def _stop(self) -> None:
         self._closed_at = self.now
+        self._reader.is_stopped = True
+
+    def _close(self, code: ErrorCode, reason: str) -> None:
+        self._stop()
         self._end_calls()
         self._transport.write(frames.goaway(self._last_id, code, reason))
         self._transport.close()
@@ -448,5 +386,4 @@ _TAKERS: dict[int, Callable[[GrpcConnection, int, int, bytes], None]] = {
     frames.PING: GrpcConnection._take_ping,
     frames.GOAWAY: GrpcConnection._take_goaway,
     frames.WINDOW_UPDATE: GrpcConnection._take_window_update,
-    CONTINUATION: GrpcConnection._take_continuation,
 }
