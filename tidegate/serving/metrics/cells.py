@@ -31,6 +31,7 @@ from tidegate.serving.protocol.tensors import Array
 
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in LATENCY_BOUNDS)  # integers compare twice as fast with integers
 _LAST_BIN = BINS - 1
+_FEW = 32  # predictions that are counted sooner one by one than as an array
 
 # While a version is served again before its former log has ended, two logs' threads count in the same cells.
 _log_counts = threading.Lock()
@@ -77,8 +78,9 @@ class WorkerMetrics:
 
     def count_probabilities(self, probabilities: Array) -> None:
         """Count a binary classification's predictions by their bin, tenths of the probability."""
-        if probabilities.size == 1:
-            self.count_probability(probabilities.item())
+        if probabilities.size <= _FEW:
+            for probability in probabilities.tolist():
+                self.count_probability(probability)
             return
         cells, first = self._cells, self._bins
         known = probabilities[~np.isnan(probabilities)]
