@@ -13,7 +13,11 @@ from tidegate.errors import ServingError
 _OLDEST_PYTHON = (3, 11)
 # Of each extra, what it brings, by the name of the distribution and of the module.
 _EXTRAS: dict[str, dict[str, str]] = {
-    "serving": {"granian": "granian", "grpcio": "grpc", "protobuf": "google.protobuf"},
+    "serving": {"httptools": "httptools", "hpack": "hpack", "protobuf": "google.protobuf", "uvloop": "uvloop"},
+    "tracing": {
+        "opentelemetry-sdk": "opentelemetry.sdk",
+        "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
+    },
     "features": {"feast": "feast", "duckdb": "duckdb", "pandas": "pandas"},
     "training": {"onnx": "onnx", "scikit-learn": "sklearn", "skl2onnx": "skl2onnx"},
     "xgboost": {"xgboost": "xgboost"},
