@@ -1,6 +1,9 @@
 """Triton's own gRPC client against a real server. It cannot share a process with other users of the same messages."""
 
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ml_dtypes
@@ -175,11 +178,13 @@ def streamed(address: str) -> str:
     import queue
 
     from tritonclient import grpc
+    from tritonclient.utils import InferenceServerException
 
     results: queue.Queue[Any] = queue.Queue()
     with grpc.InferenceServerClient(address) as client:
         client.start_stream(lambda result, error: results.put(error))
-        client.async_stream_infer("tiny", tiny_inputs())
+        with suppress(InferenceServerException):  # the refusal may be here already
+            client.async_stream_infer("tiny", tiny_inputs())
         said = str(results.get(timeout=20))
         client.stop_stream(cancel_requests=True)
         client.infer("tiny", tiny_inputs())  # the connection is as good as before
@@ -190,22 +195,29 @@ def test_a_stream_is_refused_at_once(tiny: str, in_own_process: Call) -> None:
     assert "StatusCode.UNIMPLEMENTED" in in_own_process(streamed, tiny)
 
 
-def timed_out(address: str) -> str:
-    """Ask for so little time that no request could be answered in it."""
+def timed_out(address: str, server: int) -> list[str]:
+    """Call a server that is halted for longer than the caller waits, and again once it goes on."""
     from tritonclient import grpc
     from tritonclient.utils import InferenceServerException
 
+    statuses = []
     with grpc.InferenceServerClient(address) as client:
+        client.infer("tiny", tiny_inputs())
+        os.kill(server, signal.SIGSTOP)
         try:
-            client.infer("tiny", tiny_inputs(), client_timeout=1e-6)
+            client.infer("tiny", tiny_inputs(), client_timeout=0.2)
         except InferenceServerException as refusal:
-            client.infer("tiny", tiny_inputs())  # the connection is as good as before
-            return str(refusal.status())
-    raise AssertionError("it was answered")
+            statuses.append(str(refusal.status()))
+        finally:
+            os.kill(server, signal.SIGCONT)
+        statuses.append(client.infer("tiny", tiny_inputs(), request_id="after").get_response().id)
+    return statuses
 
 
-def test_a_call_past_its_deadline_ends(tiny: str, in_own_process: Call) -> None:
-    assert in_own_process(timed_out, tiny) == "StatusCode.DEADLINE_EXCEEDED"
+def test_a_call_past_its_deadline_ends_and_the_next_is_answered(launch: Call, in_own_process: Call) -> None:
+    server = launch()
+    found = in_own_process(timed_out, f"127.0.0.1:{server.grpc_port}", server.process.pid)
+    assert found == ["StatusCode.DEADLINE_EXCEEDED", "after"]
 
 
 def halves(address: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

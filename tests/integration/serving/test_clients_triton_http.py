@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tritonclient import http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -196,6 +197,7 @@ def test_calls_at_once_each_get_their_own_answer(to_everything: Client) -> None:
             "tensor 'carrier': value 0 is not UTF-8",
             id="bytes that are no text",
         ),
+        pytest.param(lambda client: client.infer("tiny", tiny_inputs(), timeout=1), "504", "past its deadline", id="timeout"),
         pytest.param(lambda client: client.get_model_metadata("other"), "404", "unknown model 'other'", id="metadata"),
     ],
 )
@@ -216,3 +218,7 @@ def test_bfloat16_goes_both_ways_in_binary(launch: Callable[..., Any], tmp_path:
     for name, factor in (("half", 0.5), ("double", 2.0)):
         expected = (x * np.float32(factor)).astype(ml_dtypes.bfloat16).astype(np.float32)
         np.testing.assert_array_equal(result.as_numpy(name), expected)
+    server.stop()
+    [logged] = [pq.ParquetFile(file).read() for file in server.store.rglob("*.parquet")]
+    np.testing.assert_array_equal(np.array(logged["input_x"].to_pylist(), np.float32), x)
+    np.testing.assert_array_equal(np.array(logged["output_double"].to_pylist(), np.float32), 2 * x)

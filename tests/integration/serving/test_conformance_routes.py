@@ -236,6 +236,12 @@ def test_an_id_is_echoed_as_it_was(iris: int, given: str) -> None:
         pytest.param(body(outputs=["label"]), "Expected `object`, got `str`", id="output as text"),
         pytest.param(body(parameters=[]), "Expected `object | null`, got `array`", id="parameters as a list"),
         pytest.param(body(parameters={"timeout": -1}), "parameter timeout: -1 is not a number of microseconds", id="timeout"),
+        pytest.param(body(parameters={"binary_data_output": "no"}), "parameter binary_data_output: 'no' is neither", id="flag"),
+        pytest.param(
+            body(outputs=[{"name": "label", "parameters": {"binary_data": 1}}]),
+            "parameter binary_data: 1 is neither",
+            id="number",
+        ),
         pytest.param(body(11), "the request holds 11 rows; at most 10 are allowed, so split it", id="rows"),
         pytest.param(json.dumps({"inputs": tensors()[:3]}).encode(), "tensor 'petal_width' is missing", id="missing"),
         pytest.param(json.dumps({"inputs": [*tensors(), tensors()[0]]}).encode(), "'sepal_length' is given twice", id="twice"),
@@ -285,7 +291,7 @@ def test_a_request_that_cannot_be_answered_is_refused_in_words(iris: int, sent: 
         pytest.param({}, body() + b" " * 20_000, 413, "at most 20000 are allowed", id="body too long"),
         pytest.param({"Inference-Header-Content-Length": "0"}, body(), 400, "request body", id="no JSON"),
         pytest.param({"Inference-Header-Content-Length": "x"}, body(), 400, "is not a length within the body", id="no number"),
-        pytest.param({"X-Big": "x" * 600_000}, body(), 431, "longer than", id="head too long"),
+        pytest.param({"X-Big": "x" * 600_000}, body(), 431, "more than 65536 bytes of headers", id="head too long"),
         pytest.param({f"X-{number}": "x" for number in range(200)}, body(), 431, "headers", id="too many headers"),
     ],
 )

@@ -195,10 +195,17 @@ def _timeout(parameters: dict[str, Any]) -> int:
 
 
 def _wanted_binary(parsed: _RequestIn) -> WantedBinary:
-    default = bool((parsed.parameters or {}).get("binary_data_output", False))
+    default = _flag(parsed.parameters or {}, "binary_data_output")
     chosen = {
-        output.name: bool(output.parameters["binary_data"])
+        output.name: _flag(output.parameters, "binary_data")
         for output in parsed.outputs or ()
         if output.parameters and "binary_data" in output.parameters
     }
     return WantedBinary(default, chosen)
+
+
+def _flag(parameters: dict[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise bad_request(f"parameter {name}: {value!r} is neither true nor false")
+    return value
