@@ -129,8 +129,10 @@ class Batcher:
         self._rows += rows
         if not self._is_scheduled and not self._is_busy:
             self._schedule()
-        elif self._is_busy and self._expiry is None:
-            self._expiry = asyncio.get_running_loop().call_later(_EXPIRY_SECONDS, self._expire)
+        elif self._is_busy:
+            self._metrics.set_batch_queue(self._rows)
+            if self._expiry is None:
+                self._expiry = asyncio.get_running_loop().call_later(_EXPIRY_SECONDS, self._expire)
 
     @property
     def is_idle(self) -> bool:

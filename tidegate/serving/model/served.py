@@ -11,6 +11,7 @@ from tidegate.clock import Clock
 from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
+from tidegate.serving.events import emit
 from tidegate.serving.inference_log.record import LogRecord, RequestLog
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.model.batching import Batcher, BatchLimits, Call
@@ -200,8 +201,14 @@ class ServedModel:
         self._finish(call, error)
 
     def _finish(self, call: Call, outcome: InferAnswer | RequestError) -> None:
-        call.reply(outcome)
         self._under_way -= 1
+        try:
+            call.reply(outcome)
+        except Exception as error:  # one answer that cannot be sent must not keep the batch's others back
+            emit(
+                "internal error", level="error", request=call.request.id, error=f"{type(error).__name__}: {in_one_line(error)}"
+            )
+            call.reply(RequestError(500, "internal error; see the server's log"))
 
     def _record(self, call: Call, status: int, outputs: dict[str, Array], error: str | None = None) -> LogRecord:
         """Return what is logged of a request: its inputs as they were sent, whatever a policy changed."""

@@ -28,6 +28,8 @@ _MOST_HEADERS = 128
 _MOST_WAITING = 16  # requests sent ahead on one connection, beyond which no more is read
 _LINGER_SECONDS = 2.0  # so that a caller who is still sending gets to read why it was refused
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_SMALL_BODY = 64 * 1024  # smaller ones are not counted among what all connections hold
+_FRESH_SECONDS = 0.25  # how long a new connection may take to its first request while the server drains
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -39,6 +41,9 @@ class Listener(Protocol):
     now: float
     date: bytes
     is_draining: bool
+
+    def hold(self, change: int) -> bool:
+        """Take note of so many more (or fewer) bytes of large bodies; False if all connections hold too many."""
 
     def opened(self, connection: "Connection") -> bool:
         """Take note of a new connection; False if there are too many."""
@@ -84,20 +89,22 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_advancing",
         "_at_end",
+        "_body",
         "_exchange",
         "_framing_bytes",
         "_head_bytes",
         "_header_count",
         "_headers",
+        "_held",
         "_in_body",
         "_in_message",
         "_is_discarding",
+        "_is_fresh",
         "_is_write_paused",
         "_last_words",
         "_left",
         "_listener",
         "_parser",
-        "_parts",
         "_refusal",
         "_since",
         "_size",
@@ -116,6 +123,8 @@ class Connection(asyncio.Protocol):
         self._since = listener.now
         self._framing_bytes = 0
         self._left = 0  # of a body that the parser does not read
+        self._held = 0
+        self._is_fresh = True
         self._in_message = self._in_body = False
         self._is_discarding = self._is_write_paused = self._advancing = self._at_end = False
 
@@ -125,8 +134,8 @@ class Connection(asyncio.Protocol):
         return self._in_message or self._exchange is not None or bool(self._waiting)
 
     def close_if_idle(self) -> None:
-        """Close the connection unless a request is under way on it."""
-        if not self.is_busy:
+        """Close the connection unless a request is under way on it, or its first may be."""
+        if not self.is_busy and not self._is_fresh:
             self._transport.close()
 
     def abort(self) -> None:
@@ -147,7 +156,7 @@ class Connection(asyncio.Protocol):
         elif self._in_message:
             if waited > read_seconds:
                 self._refuse(RequestError(408, f"the request did not arrive whole within {read_seconds:g} s"))
-        elif waited > idle_seconds:
+        elif waited > (_FRESH_SECONDS if self._listener.is_draining else idle_seconds):
             self._transport.close()
 
     # asyncio.Protocol
@@ -202,6 +211,8 @@ class Connection(asyncio.Protocol):
             self._exchange.request.abandoned = True
         self._waiting.clear()
         self._is_discarding = True
+        if self._held:
+            self._listener.hold(-self._held)
         self._listener.closed(self)
 
     def _pass_over_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
@@ -231,11 +242,11 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._in_message, self._in_body = True, False
+        self._in_message, self._in_body, self._is_fresh = True, False, False
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._header_count = self._head_bytes = self._framing_bytes = 0
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._size = 0
 
     def on_url(self, part: bytes) -> None:
@@ -281,7 +292,14 @@ class Connection(asyncio.Protocol):
         self._framing_bytes -= len(part)
         if self._size > self._listener.max_body_bytes:
             raise self._too_large(f"more than {self._listener.max_body_bytes} bytes")
-        self._parts.append(part)
+        if self._size > _SMALL_BODY:
+            self._hold(part)
+        if not self._body:
+            self._body = part
+        elif isinstance(self._body, bytearray):
+            self._body += part
+        else:
+            self._body = bytearray(self._body) + part
 
     def on_message_complete(self) -> None:
         """The request is whole, unless it offers an upgrade: of such a one the parser reads no body."""
@@ -291,9 +309,8 @@ class Connection(asyncio.Protocol):
     def _complete(self) -> None:
         self._in_message = self._in_body = False
         self._framing_bytes = 0
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
         parser = self._parser
+        body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         exchange = Exchange(self, parser.get_method(), self._target, self._headers, body, parser.should_keep_alive())
         if not exchange.keep_alive:
             self._at_end = True
@@ -314,6 +331,13 @@ class Connection(asyncio.Protocol):
     def _check_framing(self) -> None:
         if self._framing_bytes > _MOST_HEAD_BYTES:
             self._refuse(RequestError(431, f"more than {_MOST_HEAD_BYTES} bytes of headers and framing"))
+
+    def _hold(self, part: bytes) -> None:
+        """Count a large body among what all connections hold, until it is answered."""
+        more = len(part) if len(self._body) > _SMALL_BODY else self._size
+        self._held += more
+        if not self._listener.hold(more):
+            raise self._refused(503, "too many large requests are being received; try again later")
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
@@ -363,6 +387,9 @@ class Connection(asyncio.Protocol):
         )
         self._exchange = None
         self._since = self._listener.now
+        if len(exchange.body) > _SMALL_BODY:
+            self._held -= len(exchange.body)
+            self._listener.hold(-len(exchange.body))
         self._transport.write(head if exchange.method == b"HEAD" else head + body)
         if ends:
             self._is_discarding = True

@@ -12,6 +12,7 @@ from tidegate.serving.settings import ServeSettings
 
 _SWEEP_SECONDS = 0.25
 _BACKLOG = 1024
+_MOST_HELD_BYTES = 256 * 1024 * 1024  # of large bodies, on all connections together
 
 
 async def open_rest(
@@ -72,6 +73,7 @@ class RestListener:
         self._idle_seconds = idle_seconds
         self._count_connections = count_connections
         self._connections: set[Connection] = set()
+        self._held_bytes = 0
         self._server: asyncio.Server | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._sweeping: asyncio.TimerHandle | None = None
@@ -120,6 +122,11 @@ class RestListener:
         self._count_connections(-1)
         if not self._connections:
             self._empty.set()
+
+    def hold(self, change: int) -> bool:
+        """Take note of so many more (or fewer) bytes of large bodies; False if all connections hold too many."""
+        self._held_bytes += change
+        return self._held_bytes <= _MOST_HELD_BYTES
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

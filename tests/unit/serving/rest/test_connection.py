@@ -60,6 +60,7 @@ class Listener:
         self.date = b"date: today\r\n"
         self.is_draining = False
         self.room = True
+        self.held = 0
         self.exchanges: list[Exchange] = []
         self.handle: Callable[[Exchange], None] = self.echo if at_once else self.exchanges.append
 
@@ -69,6 +70,10 @@ class Listener:
 
     def opened(self, _connection: Connection) -> bool:
         return self.room
+
+    def hold(self, change: int) -> bool:
+        self.held += change
+        return self.held <= 300_000
 
     def closed(self, _connection: Connection) -> None:
         """Nothing is counted here."""
@@ -318,6 +323,42 @@ def test_a_long_computation_is_not_a_slow_caller() -> None:
     line.connection.sweep(line.listener.now + 1000, 5, 60)
     assert not line.transport.closed
     assert not line.transport.aborted
+
+
+def test_large_bodies_are_counted_until_they_are_answered() -> None:
+    line = Line(at_once=False)
+    line.listener.max_body_bytes = 200_000
+    request = post(b"x" * 100_000)
+    line.send(request[:50_000])
+    assert line.listener.held == 0
+    line.send(request[50_000:90_000], request[90_000:])
+    assert line.listener.held == 100_000
+    line.send(request, request)
+    assert line.listener.held == 300_000
+    line.send(request)
+    for exchange in list(line.listener.exchanges):
+        exchange.respond(200, b"")
+    line.listener.exchanges[1].respond(200, b"")
+    line.listener.exchanges[2].respond(200, b"")
+    assert line.statuses == [200, 200, 200, 503]
+    line.connection.connection_lost(None)
+    assert line.listener.held == 0
+
+
+@pytest.mark.parametrize(
+    ("used", "seconds", "closed"),
+    [
+        pytest.param(True, 0, True, id="one that was used, at once"),
+        pytest.param(False, 0.1, False, id="a new one may be about to send its first request"),
+        pytest.param(False, 0.5, True, id="a new one that sends nothing"),
+    ],
+)
+def test_idle_connections_are_closed_when_the_server_drains(used: bool, seconds: float, closed: bool) -> None:
+    line = Line().send(*[GET] * used)
+    line.listener.is_draining = True
+    line.connection.close_if_idle()
+    line.connection.sweep(line.listener.now + seconds, 5, 60)
+    assert line.transport.closed == closed
 
 
 def test_one_connection_too_many_is_told_so() -> None:
