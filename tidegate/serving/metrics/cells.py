@@ -5,7 +5,7 @@ from bisect import bisect_left
 
 import numpy as np
 
-from tidegate.serving.metrics.layout import LONE_RUNS, QUEUE_DROPS, STORE_DROPS
+from tidegate.serving.metrics.layout import MOST_OF_ONE_ROW, ONE_ROW_EACH, QUEUE_DROPS, STORE_DROPS
 from tidegate.serving.metrics.memory import MetricsMemory
 from tidegate.serving.metrics.names import (
     BATCH_BOUNDS,
@@ -31,6 +31,7 @@ from tidegate.serving.protocol.tensors import Array
 
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in LATENCY_BOUNDS)  # integers compare twice as fast with integers
 _LAST_BIN = BINS - 1
+_FEW = 64  # of these, a loop is as quick as numpy
 _FEW = 32  # predictions that are counted sooner one by one than as an array
 
 # While a version is served again before its former log has ended, two logs' threads count in the same cells.
@@ -52,7 +53,7 @@ class WorkerMetrics:
         self._latency = layout.at[LATENCY]
         self._latency_sum = self._latency + len(LATENCY_BOUNDS) + 1
         self._bins = layout.at[PREDICTIONS]
-        self._lone_runs = layout.at[LONE_RUNS]
+        self._before_one_row_each = layout.at[ONE_ROW_EACH] - 1
         self._batch_rows = layout.at[BATCH_ROWS]
         self._batch_requests = layout.at[BATCH_REQUESTS]
         self._at = layout.at
@@ -70,19 +71,16 @@ class WorkerMetrics:
         """Count a request that was not run, or not answered once it was; `reason` is one of `names.REJECTIONS`."""
         self._cells[self._rejections[reason]] += 1
 
-    def count_probability(self, probability: float) -> None:
-        """Count one prediction of a binary classification by its bin, a tenth of the probability; NaN has none."""
-        if probability == probability:
-            index = int(probability * BINS)
-            self._cells[self._bins + (index if 0 <= index <= _LAST_BIN else 0 if index < 0 else _LAST_BIN)] += 1
-
     def count_probabilities(self, probabilities: Array) -> None:
-        """Count a binary classification's predictions by their bin, tenths of the probability."""
-        if probabilities.size <= _FEW:
-            for probability in probabilities.tolist():
-                self.count_probability(probability)
-            return
+        """Count a binary classification's predictions by their bin, tenths of the probability; NaN has none."""
         cells, first = self._cells, self._bins
+        if probabilities.size <= _FEW:
+            for value in probabilities.ravel().tolist():
+                if 0.0 <= value < 1.0:
+                    cells[first + int(value * BINS)] += 1
+                elif value == value:
+                    cells[first + (0 if value < 0.0 else _LAST_BIN)] += 1
+            return
         known = probabilities[~np.isnan(probabilities)]
         bins = np.bincount(np.clip((known * BINS).astype(np.int64), 0, _LAST_BIN), minlength=BINS)
         for index, count in enumerate(bins.tolist()):
@@ -103,8 +101,8 @@ class WorkerMetrics:
 
     def count_batch(self, requests: int, rows: int) -> None:
         """Count one run of the graph: how many requests it answers, and how many rows they have."""
-        if rows == 1:
-            self._cells[self._lone_runs] += 1
+        if rows == requests and rows <= MOST_OF_ONE_ROW:
+            self._cells[self._before_one_row_each + rows] += 1
             return
         self._observe(self._batch_rows, rows)
         self._observe(self._batch_requests, requests)

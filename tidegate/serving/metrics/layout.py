@@ -33,7 +33,8 @@ from tidegate.serving.metrics.names import (
 
 QUEUE_DROPS, STORE_DROPS = "queue-full", "store-failed"
 PROCESS_ID = "process id"  # no metric itself: those of the process are read by it
-LONE_RUNS = "runs of one row"  # counted once instead of in two histograms, since nearly all runs may be such
+ONE_ROW_EACH = "runs of requests of one row each"  # counted once instead of in two histograms: nearly all runs are such
+MOST_OF_ONE_ROW = 64
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -107,7 +108,7 @@ class MetricsLayout(Layout):
                 ),
                 Family(FEATURE_MISSING, views),
                 Family(UNUSUAL_VALUES, tuple(spec.name for spec in manifest.signature.inputs)),
-                Family(LONE_RUNS),
+                Family(ONE_ROW_EACH, tuple(map(str, range(1, MOST_OF_ONE_ROW + 1)))),
                 Family(BATCH_ROWS, sizes),
                 Family(BATCH_REQUESTS, sizes),
                 Family(BATCH_QUEUE_ROWS),

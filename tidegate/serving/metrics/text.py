@@ -5,7 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from tidegate.serving.metrics.board import WorkerBoard
-from tidegate.serving.metrics.layout import LONE_RUNS, Family, Layout
+from tidegate.serving.metrics.layout import MOST_OF_ONE_ROW, ONE_ROW_EACH, Family, Layout
 from tidegate.serving.metrics.memory import SUFFIX, MetricsMemory
 from tidegate.serving.metrics.names import (
     BATCH_BOUNDS,
@@ -88,7 +88,7 @@ class _Rendering:
     def add_to(self, parts: dict[str, list[str]]) -> None:
         """Add the lines of each metric."""
         cells, at = self._memory.totals(), self._memory.layout.at
-        if LONE_RUNS in at:
+        if ONE_ROW_EACH in at:
             _complete(cells, self._memory.layout)
         for family, template in self._shown:
             first = at[family.metric]
@@ -97,12 +97,14 @@ class _Rendering:
 
 
 def _complete(cells: list[int], layout: Layout) -> None:
-    """Fill in what was counted in another cell: a latency counts an answer, a lone run a batch of one row and one request."""
+    """Fill in what was counted in other cells: a latency counts an answer, too, and a run of one-row requests two sizes."""
     at = layout.at
     cells[layout.cells(REQUESTS)["200"]] = sum(cells[at[LATENCY] : at[LATENCY] + len(LATENCY_BOUNDS) + 1])
-    for histogram in (BATCH_ROWS, BATCH_REQUESTS):
-        cells[at[histogram]] += cells[at[LONE_RUNS]]
-        cells[at[histogram] + len(BATCH_BOUNDS) + 1] += cells[at[LONE_RUNS]]
+    runs = cells[at[ONE_ROW_EACH] : at[ONE_ROW_EACH] + MOST_OF_ONE_ROW]
+    for histogram in (at[BATCH_ROWS], at[BATCH_REQUESTS]):
+        for size, count in enumerate(runs, start=1):
+            cells[histogram + (size - 1).bit_length()] += count
+            cells[histogram + len(BATCH_BOUNDS) + 1] += count * size
     cells[at[PROVIDER_FALLBACK]] = min(1, cells[at[PROVIDER_FALLBACK]])
 
 

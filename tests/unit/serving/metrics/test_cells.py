@@ -110,6 +110,7 @@ def test_a_latency_lies_in_the_first_bucket_that_holds_it(tiny_manifest: Manifes
         pytest.param([0.0, 0.05, 0.55, 1.0], {"0.0-0.1": 2, "0.5-0.6": 1, "0.9-1.0": 1}, id="many"),
         pytest.param([float("nan")], {}, id="NaN belongs to none"),
         pytest.param([float("nan"), 0.3], {"0.3-0.4": 1}, id="NaN among others"),
+        pytest.param([float("nan"), -1.0, 0.3, 2.0] * 50, {"0.0-0.1": 50, "0.3-0.4": 50, "0.9-1.0": 50}, id="very many"),
     ],
 )
 def test_predictions_are_counted_by_bin(
@@ -123,7 +124,8 @@ def test_predictions_are_counted_by_bin(
     ("runs", "rows", "requests"),
     [
         pytest.param([(1, 1), (1, 1)], {"1": 2}, {"1": 2}, id="lone rows"),
-        pytest.param([(3, 3)], {"4": 1}, {"4": 1}, id="three lone requests joined"),
+        pytest.param([(3, 3), (64, 64)], {"4": 1, "64": 1}, {"4": 1, "64": 1}, id="requests of one row joined"),
+        pytest.param([(100, 100)], {"128": 1}, {"128": 1}, id="many requests of one row joined"),
         pytest.param([(1, 64)], {"64": 1}, {"1": 1}, id="one request of many rows"),
         pytest.param([(2, 65), (1, 1)], {"1": 1, "128": 1}, {"1": 1, "2": 1}, id="both kinds"),
         pytest.param([(5000, 5000)], {"+Inf": 1}, {"+Inf": 1}, id="beyond the last bound"),
