@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from typing import cast
+from typing import Protocol, cast
 
 from tidegate.errors import in_one_line
 from tidegate.serving.events import emit
@@ -46,6 +46,16 @@ _REST_ON_THIS_PORT = (
 )
 
 
+class Register(Protocol):
+    """Knows which connections are open."""
+
+    def opened(self, connection: "GrpcConnection") -> bool:
+        """Take note of a new connection; False if there are too many."""
+
+    def closed(self, connection: "GrpcConnection") -> None:
+        """Take note that a connection is gone."""
+
+
 class GrpcConnection(asyncio.Protocol):
     """Reads one caller's frames and hands over whole calls.
 
@@ -62,15 +72,13 @@ class GrpcConnection(asyncio.Protocol):
     _reader: FrameReader
     _transport: asyncio.Transport
 
-    def __init__(
-        self, methods: Mapping[str, Method], limits: ConnectionLimits, open_connections: set["GrpcConnection"]
-    ) -> None:
-        """Answer the calls of `methods`, by path; be one of `open_connections` while connected."""
+    def __init__(self, methods: Mapping[str, Method], limits: ConnectionLimits, register: Register) -> None:
+        """Answer the calls of `methods`, by path; be in `register` while connected."""
         self.limits = limits
         self.calls: dict[int, Call] = {}
         self.now = 0
         self._methods = methods
-        self._connections = open_connections
+        self._register = register
         self._headers = HeaderDecoder()
         self._last_id = 0
         self._receive_window = CONNECTION_WINDOW
@@ -87,7 +95,6 @@ class GrpcConnection(asyncio.Protocol):
         """Introduce this end."""
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        self._connections.add(self)
         self.now = self._busy_at = perf_counter_ns()
         self._reader = FrameReader(self, self._patience, self.now)
         self.outflow = Outflow(transport, self._patience)
@@ -98,14 +105,14 @@ class GrpcConnection(asyncio.Protocol):
             Setting.MAX_FRAME_SIZE: FRAME_BYTES,
             Setting.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
         }
-        if len(self._connections) > self.limits.connections:
+        if not self._register.opened(self):
             self._close(ErrorCode.NO_ERROR, "too many connections")
             return
         transport.write(frames.settings(stated) + frames.window_update(0, CONNECTION_WINDOW - frames.DEFAULT_WINDOW))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the caller is gone."""
-        self._connections.discard(self)
+        self._register.closed(self)
         self._stop()
         self._end_calls()
 

@@ -19,13 +19,11 @@ class ConnectionLimits:
     """What a model server's settings allow.
 
     Attributes:
-        connections: How many there may be.
         message_bytes: The longest message, also after decompression.
         read_ns: How long one request may take to arrive, and how long an answer may find no room.
         idle_ns: How long a connection without calls is kept.
     """
 
-    connections: int
     message_bytes: int
     read_ns: int
     idle_ns: int

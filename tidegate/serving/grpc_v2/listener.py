@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from time import perf_counter_ns
 
 from tidegate.errors import ServingError
@@ -19,8 +20,10 @@ _GOODBYE_SECONDS = 1.0  # for a caller to answer a ping; a caller who does not i
 _POLL_SECONDS = 0.01
 
 
-async def open_grpc(endpoint: Endpoint, settings: ServeSettings) -> "GrpcListener":
-    """Open `settings.grpc_port` on the running loop, for `endpoint`.
+async def open_grpc(
+    endpoint: Endpoint, settings: ServeSettings, count_connections: Callable[[int], None] = lambda _change: None
+) -> "GrpcListener":
+    """Open `settings.grpc_port` on the running loop, for `endpoint`; `count_connections` is told of changes of their number.
 
     Other workers may listen on the same port. Once the server is to stop, say so with `endpoint.drain()`, which watching
     health checkers are told, and when no more calls are wanted await `drain(seconds)` of what is returned.
@@ -28,7 +31,7 @@ async def open_grpc(endpoint: Endpoint, settings: ServeSettings) -> "GrpcListene
     Raises:
         ServingError: The port cannot be opened.
     """
-    listener = GrpcListener(endpoint, settings)
+    listener = GrpcListener(endpoint, settings, count_connections)
     await listener.open()
     return listener
 
@@ -36,7 +39,7 @@ async def open_grpc(endpoint: Endpoint, settings: ServeSettings) -> "GrpcListene
 class GrpcListener:
     """An open gRPC port and its connections."""
 
-    def __init__(self, endpoint: Endpoint, settings: ServeSettings) -> None:
+    def __init__(self, endpoint: Endpoint, settings: ServeSettings, count_connections: Callable[[int], None]) -> None:
         """Take note of what to serve; nothing is opened yet."""
         self._settings = settings
         self._health = HealthService(endpoint)
@@ -44,11 +47,11 @@ class GrpcListener:
             InferenceService(endpoint, settings).methods() | RepositoryService(endpoint).methods() | self._health.methods()
         )
         self._limits = ConnectionLimits(
-            connections=settings.max_connections,
             message_bytes=settings.max_body_bytes,
             read_ns=int(settings.read_seconds * 1e9),
             idle_ns=int(settings.idle_seconds * 1e9),
         )
+        self._count_connections = count_connections
         self._connections: set[GrpcConnection] = set()
         self._server: asyncio.Server | None = None
         self._sweep_seconds = min(_SWEEP_SECONDS, settings.read_seconds / 4, settings.idle_seconds / 4)
@@ -89,8 +92,19 @@ class GrpcListener:
             connection.abort()
         return not unfinished
 
+    def opened(self, connection: GrpcConnection) -> bool:
+        """Take note of a new connection; False if there are too many."""
+        self._connections.add(connection)
+        self._count_connections(1)
+        return len(self._connections) <= self._settings.max_connections
+
+    def closed(self, connection: GrpcConnection) -> None:
+        """Take note that a connection is gone."""
+        self._connections.discard(connection)
+        self._count_connections(-1)
+
     def _connection(self) -> GrpcConnection:
-        return GrpcConnection(self._methods, self._limits, self._connections)
+        return GrpcConnection(self._methods, self._limits, self)
 
     async def _wait_until_closed(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()

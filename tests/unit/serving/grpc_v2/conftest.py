@@ -76,13 +76,26 @@ class SilentTransport(asyncio.Transport):
 
 
 @dataclass
+class OpenConnections:
+    at_most: int = 100
+    open: set[GrpcConnection] = field(default_factory=set)
+
+    def opened(self, connection: GrpcConnection) -> bool:
+        self.open.add(connection)
+        return len(self.open) <= self.at_most
+
+    def closed(self, connection: GrpcConnection) -> None:
+        self.open.remove(connection)
+
+
+@dataclass
 class Caller:
     """The other end of a connection."""
 
     connection: GrpcConnection
     transport: SilentTransport
     calls: list[Call]
-    connections: set[GrpcConnection]
+    register: "OpenConnections"
     encoder: Encoder = field(default_factory=Encoder)
     decoder: Decoder = field(default_factory=Decoder)
     seen: list[Frame] = field(default_factory=list)
@@ -159,9 +172,10 @@ def prefixed(message: bytes, *, compressed: int = 0, size: int | None = None) ->
 @pytest.fixture
 def new_caller() -> Callable[..., Caller]:
     """Connect: `Say` echoes the message, `Wait` keeps the call in `calls`, `Fail` has a bug."""
-    connections: set[GrpcConnection] = set()
+    register = OpenConnections()
 
     def connect(*, at_most: int = 100) -> Caller:
+        register.at_most = at_most
         calls: list[Call] = []
         methods: dict[str, Method] = {
             "/test.Echo/Say": lambda call, message: call.answer(bytes(message)),
@@ -169,10 +183,10 @@ def new_caller() -> Callable[..., Caller]:
             "/test.Echo/Fail": lambda _call, _message: {}["a bug"],
         }
         transport = SilentTransport()
-        connection = GrpcConnection(methods, ConnectionLimits(at_most, MESSAGE_LIMIT, READ_NS, IDLE_NS), connections)
+        connection = GrpcConnection(methods, ConnectionLimits(MESSAGE_LIMIT, READ_NS, IDLE_NS), register)
         transport.protocol = connection
         connection.connection_made(transport)
-        return Caller(connection, transport, calls, connections)
+        return Caller(connection, transport, calls, register)
 
     return connect
 

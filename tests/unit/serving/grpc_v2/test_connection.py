@@ -196,7 +196,7 @@ def test_who_hangs_up_waits_no_more(caller: Caller) -> None:
     caller.transport.is_closed = True
     caller.connection.connection_lost(None)
     assert work.abandoned
-    assert not caller.connections
+    assert not caller.register.open
     caller.calls[0].answer(b"too late")
 
 
