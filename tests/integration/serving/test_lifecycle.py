@@ -260,8 +260,7 @@ def test_idle_connections_do_not_keep_a_server_that_stops(launch: Callable[..., 
         assert idle.recv(500) == b""
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize(("workers", "second"), [(1, signal.SIGTERM), (1, signal.SIGQUIT), (2, signal.SIGINT)])
 def test_a_second_signal_waits_for_nobody_but_the_log(
     launch: Callable[..., Any],
     v2_body: Callable[..., dict[str, Any]],

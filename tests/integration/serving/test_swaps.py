@@ -17,7 +17,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.small_packages import adder
+from tests.small_packages import adder, slow
+from tidegate.packaging.format.golden import Golden, read_golden
+from tidegate.packaging.format.package import read_manifest, write_package
 from tidegate.registry.registry import ModelRegistry
 from tidegate.serving.metrics.names import REQUESTS, WORKERS_READY
 from tidegate.storage.directory import DirectoryStore
@@ -63,6 +65,30 @@ def answered_by(server: Any) -> str:
     assert answer["outputs"][0]["data"] == [1.0 + ADDED[answer["model_version"]]]
     version: str = answer["model_version"]
     return version
+
+
+class Watcher:
+    """A thread that asks all the time whether the server is ready and what it serves, and keeps the answers that are wrong."""
+
+    def __init__(self, server: Any) -> None:
+        self.wrong: list[Any] = []
+        self.seen: set[str] = set()
+        self._server = server
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            ready, metadata = self._server.request("/v2/health/ready"), self._server.request("/v2/models/adder")
+            if ready != (200, {"ready": True}) or metadata[1].get("versions") not in (["1"], ["2"]):
+                self.wrong.append((ready, metadata))
+            else:
+                self.seen.add(metadata[1]["versions"][0])
 
 
 class Callers:
@@ -135,6 +161,7 @@ def test_a_hundred_swaps_under_load(serve: Callable[..., Any], callers: Callable
     swaps = 100 if workers == 1 else 30
     server = serve(workers=workers)
     load_of = callers(server.http_port)
+    watcher = Watcher(server)
     for version in itertools.islice(itertools.cycle("21"), swaps // 5):
         assert load(server, version=version)[0] == 200
     before = {process.pid: process.memory_info().rss for process in worker_processes(server)}
@@ -144,6 +171,8 @@ def test_a_hundred_swaps_under_load(serve: Callable[..., Any], callers: Callable
         assert answered_by(server) == version
     grown = {pid: psutil.Process(pid).memory_info().rss - rss for pid, rss in before.items()}
     load_of.stop()
+    watcher.stop()
+    assert (watcher.wrong, watcher.seen) == ([], {"1", "2"})
     assert load_of.failures == []
     assert min(load_of.versions["1"], load_of.versions["2"]) > 10, load_of.versions
     assert max(grown.values()) < 15_000_000, grown
@@ -174,6 +203,35 @@ def test_a_caller_learns_what_was_loaded_and_what_there_is(serve: Callable[..., 
     assert server.request("/v2/models/adder/versions/1/ready")[0] == 404
     assert load(server)[1]["version"] == "1"
     assert answered_by(server) == "1"
+
+
+def test_a_request_that_has_begun_is_answered_by_the_version_it_was_given_to(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    registry = ModelRegistry(DirectoryStore(tmp_path / "store"), actor="test")
+    for rounds in (5, 6):
+        registry.register(slow(tmp_path / str(rounds), rounds=rounds), reason="a version")
+    server = launch(tmp_path / "5", repository=tmp_path / "store", online_store=None)
+    answered: list[tuple[float, Any]] = []
+
+    def ask(rounds: int) -> None:
+        tensor = {"name": "rounds", "datatype": "INT64", "shape": [1], "data": [rounds]}
+        answer = server.request("/v2/models/slow/infer", {"inputs": [tensor]})
+        answered.append((time.monotonic(), answer))
+
+    begun = threading.Thread(target=ask, args=(600,))
+    begun.start()
+    time.sleep(0.1)
+    assert server.request("/v2/repository/models/slow/load", {"parameters": {"version": 2}})[0] == 200
+    swapped = time.monotonic()
+    ask(1)
+    begun.join()
+    (_, quick), (late, long) = answered
+    assert (quick[0], quick[1]["model_version"]) == (200, "2")
+    assert (long[0], long[1]["model_version"], long[1]["outputs"][0]["data"]) == (200, "1", [600.0])
+    assert late > swapped
+    assert server.stop() == 0
+    assert sorted(version for _, version in logged(server)) == ["1", "2"]
 
 
 def test_another_version_may_take_other_inputs(serve: Callable[..., Any]) -> None:
@@ -251,6 +309,24 @@ def test_a_damaged_version_is_refused_and_the_old_one_goes_on(
     load_of.stop()
     assert (load_of.failures, set(load_of.versions)) == ([], {"1"})
     assert server.request("/v2/health/ready")[0] == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_version_that_does_not_do_here_what_it_did_is_refused(
+    launch: Callable[..., Any], shop: Path, tmp_path: Path, workers: int
+) -> None:
+    package, store = shop / "2", Path(shutil.copytree(shop / "store", tmp_path / "store"))
+    golden = read_golden(package / "golden.npz")
+    wrong = Golden(golden.inputs, {"sum": golden.outputs["sum"] + 100})
+    files = {"model": package / "model.onnx", "reference": package / "reference.parquet"}
+    write_package(tmp_path / "wrong", read_manifest(package), golden=wrong, **files)
+    number = ModelRegistry(DirectoryStore(store), actor="test").register(tmp_path / "wrong", reason="made elsewhere")
+    server = launch(shop / "1", repository=store, online_store=None, workers=workers)
+    status, answer = load(server, version=number)
+    assert (status, "golden sample differs by 100 " in answer["error"]) == (409, True), answer
+    assert answered_by(server) == "1"
+    assert load(server, version=2)[0] == 200
+    assert answered_by(server) == "2"
 
 
 def test_a_version_whose_signature_is_missing_is_refused(
