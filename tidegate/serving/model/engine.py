@@ -14,6 +14,7 @@ from tidegate.serving.model.speed import Speed, measure, measure_whole
 from tidegate.serving.protocol.tensors import Array
 
 RELATIVE_TOLERANCE = 1e-3
+BFLOAT16_EPSILON = 2.0**-7  # NumPy's arrays of such values are of 32 bits, and know nothing of it
 ABSOLUTE_TOLERANCE = 1e-4  # times the largest output where that is above 1
 
 
@@ -27,24 +28,32 @@ class Engine:
         speed: How long runs take here.
     """
 
-    def __init__(self, package: Path, manifest: Manifest, *, allow_cpu_fallback: bool = False) -> None:
+    def __init__(
+        self, package: Path, manifest: Manifest, *, allow_cpu_fallback: bool = False, gpu_memory_bytes: int = 0
+    ) -> None:
         """Load the graph as the manifest's runtime says.
 
         Args:
             package: The package's directory.
             manifest: Its manifest.
             allow_cpu_fallback: Whether the CPU may stand in for an accelerator that is not here.
+            gpu_memory_bytes: Most memory of a GPU for tensors; 0 is no limit.
 
         Raises:
             PackageError: ONNX Runtime refuses the graph, or the accelerator is not here and nothing may stand in.
         """
         graph = GraphSession.of_package(
-            package, manifest, spinning=False, cpu_fallback="allowed" if allow_cpu_fallback else "refused"
+            package,
+            manifest,
+            spinning=False,
+            cpu_fallback="allowed" if allow_cpu_fallback else "refused",
+            gpu_memory_bytes=gpu_memory_bytes,
         )
         self.run = graph.run
         self.run_feeds = graph.run_feeds
         self.warning = graph.warning
         self.is_fallback = graph.is_fallback
+        self._bfloat16 = {spec.name for spec in manifest.signature.outputs if spec.datatype == "BF16"}
         self.dependence: str | None = None
         self.speed = Speed(row_seconds=0.0, batch_seconds=0.0, batch_rows=1)
 
@@ -61,7 +70,7 @@ class Engine:
         """
         golden = read_golden(package / GOLDEN_NAME)
         largest = self._replay(golden, package)
-        self.dependence = why_rows_depend(self.run, golden, tolerances)
+        self.dependence = why_rows_depend(self.run, golden, self._tolerances)
         self.speed = measure(self.run, golden) if self.batchable else measure_whole(self.run, golden)
         return largest
 
@@ -74,7 +83,8 @@ class Engine:
         for name, values in golden.outputs.items():
             if name not in outputs:
                 raise PackageError(f"package {package}: {GOLDEN_NAME} expects output {name!r}, which the signature lacks")
-            largest = max(largest, _largest_difference(outputs[name], values, f"package {package}: output {name!r}"))
+            what = f"package {package}: output {name!r}"
+            largest = max(largest, _largest_difference(outputs[name], values, self._tolerances(name, values), what))
         for name, values in outputs.items():
             if values.shape[:1] != (golden.rows,):
                 raise PackageError(
@@ -83,24 +93,32 @@ class Engine:
                 )
         return largest
 
+    def _tolerances(self, name: str, expected: Array) -> tuple[float, float]:
+        return tolerances(expected, BFLOAT16_EPSILON if name in self._bfloat16 else 0.0)
 
-def tolerances(expected: Array) -> tuple[float, float]:
-    """Return by how much an output may differ from what was recorded elsewhere: relatively, and absolutely."""
+
+def tolerances(expected: Array, epsilon: float = 0.0) -> tuple[float, float]:
+    """Return by how much an output may differ from what was recorded elsewhere: relatively, and absolutely.
+
+    Args:
+        expected: What was recorded.
+        epsilon: The relative distance of its neighbours, where that is more than its dtype tells.
+    """
     if expected.dtype.kind != "f":
         return 0.0, 0.0
     finite = np.abs(expected[np.isfinite(expected)].astype(np.float64))
-    relative = max(RELATIVE_TOLERANCE, 4 * float(np.finfo(expected.dtype).eps))
+    relative = max(RELATIVE_TOLERANCE, 4 * max(epsilon, float(np.finfo(expected.dtype).eps)))
     return relative, ABSOLUTE_TOLERANCE * max(1.0, float(finite.max(initial=0.0)))
 
 
-def _largest_difference(found: Array, expected: Array, what: str) -> float:
+def _largest_difference(found: Array, expected: Array, tolerance: tuple[float, float], what: str) -> float:
     if found.shape != expected.shape:
         raise PackageError(f"{what} of the golden sample has shape {list(found.shape)}, expected {list(expected.shape)}")
     if not np.issubdtype(expected.dtype, np.floating):
         if not np.array_equal(found, expected):
             raise PackageError(f"{what} of the golden sample differs from what was recorded")
         return 0.0
-    relative, absolute = tolerances(expected)
+    relative, absolute = tolerance
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     same = np.isclose(found, expected, rtol=relative, atol=absolute, equal_nan=True)
     apart = np.zeros_like(expected)

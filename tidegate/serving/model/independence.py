@@ -14,6 +14,7 @@ from tidegate.packaging.format.golden import Golden
 from tidegate.serving.protocol.tensors import Array
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+Tolerances = Callable[[str, Array], tuple[float, float]]
 
 _MOST_ROWS = 8
 _MOST_SECONDS = 0.25
@@ -21,18 +22,18 @@ _FARTHER = 64  # how much larger the strangers' numbers are
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-6  # of runs of the same size: the same kernels in the same order
 
 
-def why_rows_depend(run: Run, golden: Golden, tolerances: Callable[[Array], tuple[float, float]]) -> str | None:
+def why_rows_depend(run: Run, golden: Golden, tolerances: Tolerances) -> str | None:
     """Return what shows that a row's answer depends on the others in its run, or None if nothing does.
 
     Args:
         run: Runs the graph on the signature's inputs.
         golden: The golden sample, whose first rows are tried.
-        tolerances: Relative and absolute tolerance between runs of other sizes, for what an output should be.
+        tolerances: Relative and absolute tolerance between runs of other sizes, for an output's name and what it should be.
     """
     return _among_strangers(run, golden) or _one_by_one(run, golden, tolerances)
 
 
-def _one_by_one(run: Run, golden: Golden, tolerances: Callable[[Array], tuple[float, float]]) -> str | None:
+def _one_by_one(run: Run, golden: Golden, tolerances: Tolerances) -> str | None:
     """Compare rows run alone with what was recorded of them among others."""
     begun = perf_counter()
     for row in range(min(golden.rows, _MOST_ROWS)):
@@ -41,7 +42,7 @@ def _one_by_one(run: Run, golden: Golden, tolerances: Callable[[Array], tuple[fl
         except Exception as error:  # ONNX Runtime raises its own kinds of errors
             return f"row {row} of the golden sample cannot be run alone: {in_one_line(error)}"
         for name, expected in golden.outputs.items():
-            if not _agree(alone[name], expected[row : row + 1], *tolerances(expected)):
+            if not _agree(alone[name], expected[row : row + 1], *tolerances(name, expected)):
                 return f"row {row} of the golden sample has another {name!r} alone than among {golden.rows} rows"
         if perf_counter() - begun > _MOST_SECONDS:
             break

@@ -137,3 +137,20 @@ def test_an_engine_of_dependent_rows_says_why_and_is_served_all_the_same(tmp_pat
     assert not engine.batchable
     assert engine.dependence == "a row has another 'above' when the other rows of its run hold larger numbers"
     assert engine.speed.batch_rows == small_packages.ROWS
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"), [pytest.param(1.02, True, id="some of its last digits"), pytest.param(1.1, False, id="more than that")]
+)
+def test_outputs_of_bfloat16_may_differ_in_its_last_digits(tmp_path: Path, change: float, fits: bool) -> None:
+    package = small_packages.bfloat16(tmp_path / "package")
+    golden = read_golden(package / GOLDEN_NAME)
+    changed = {name: array * np.float32(change) for name, array in golden.outputs.items()}
+    (package / GOLDEN_NAME).write_bytes(golden_bytes(Golden(golden.inputs, changed)))
+    engine = Engine(package, read_manifest(package))
+    if fits:
+        assert engine.replay_golden(package) > 0
+        assert engine.batchable
+        return
+    with pytest.raises(PackageError, match="of the golden sample differs"):
+        engine.replay_golden(package)

@@ -22,6 +22,10 @@ RNG = np.random.default_rng(5)
 WIDTH = 6
 
 
+def of_any_name(_name: str, expected: np.ndarray) -> tuple[float, float]:
+    return tolerances(expected)
+
+
 def float_graph(nodes: list[onnx.NodeProto], **constants: np.ndarray) -> bytes:
     """Make a graph from `x` to `y`, [rows, WIDTH] both."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", WIDTH]) for name in ("x", "y")]
@@ -60,7 +64,7 @@ def why(graph: bytes, rows: int = 6, scale: float = 1.0) -> str | None:
         return {"y": session.run(["y"], inputs)[0]}
 
     inputs = {"x": (RNG.normal(size=(rows, WIDTH)) * scale).astype(np.float32)}
-    return why_rows_depend(run, Golden(inputs, run(inputs)), tolerances)  # type: ignore[arg-type]
+    return why_rows_depend(run, Golden(inputs, run(inputs)), of_any_name)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6, 40])
@@ -105,7 +109,7 @@ def test_a_network_of_independent_rows_is_not_suspected(rows: int, scale: float)
 def test_packages_of_independent_rows_are_not_suspected(make: Callable[[Path], Path], tmp_path: Path) -> None:
     package = make(tmp_path / "package")
     run = GraphSession.of_package(package, read_manifest(package)).run
-    assert why_rows_depend(run, read_golden(package / GOLDEN_NAME), tolerances) is None
+    assert why_rows_depend(run, read_golden(package / GOLDEN_NAME), of_any_name) is None
 
 
 def test_a_graph_that_takes_no_single_row_is_found() -> None:
