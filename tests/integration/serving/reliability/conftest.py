@@ -1,14 +1,17 @@
 """A server that is abused, and the proof that it took no harm."""
 
 import json
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from tests import small_packages
+from tidegate.packaging.format.datatypes import NUMPY_TYPES
 
 ECHO = "/v2/models/echo/infer"
 
@@ -23,6 +26,21 @@ def echo_document() -> dict[str, Any]:
             for name in (*small_packages.NUMBER_TYPES, "BYTES")
         ],
     }
+
+
+def echo_data() -> list[bytes]:
+    """Return the data of each tensor of `echo_document` as it is sent in binary."""
+    return [
+        strings(*(value.encode() for value in tensor["data"]))
+        if tensor["datatype"] == "BYTES"
+        else np.array(tensor["data"], NUMPY_TYPES[tensor["datatype"]]).tobytes()
+        for tensor in echo_document()["inputs"]
+    ]
+
+
+def strings(*values: bytes) -> bytes:
+    """Return the data of a BYTES tensor."""
+    return b"".join(struct.pack("<I", len(value)) + value for value in values)
 
 
 def open_descriptors(server: Any) -> int:

@@ -7,30 +7,21 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.serving.reliability.conftest import ECHO, echo_document
-from tidegate.packaging.format.datatypes import NUMPY_TYPES
+from tests.integration.serving.reliability.conftest import ECHO, echo_data, echo_document, strings
 
 LENGTH_HEADER = "inference-header-content-length"
 
 
-def text(*values: bytes) -> bytes:
-    return b"".join(struct.pack("<I", len(value)) + value for value in values)
-
-
 def binary_document() -> tuple[dict[str, Any], list[bytes]]:
     """Return a request of one row of every datatype, and each tensor's data."""
-    document, data = echo_document(), []
-    for tensor in document["inputs"]:
-        if tensor["datatype"] == "BYTES":
-            data.append(text(*(value.encode() for value in tensor.pop("data"))))
-        else:
-            data.append(np.array(tensor.pop("data"), NUMPY_TYPES[tensor["datatype"]]).tobytes())
-        tensor["parameters"] = {"binary_data_size": len(data[-1])}
+    document, data = echo_document(), echo_data()
+    for tensor, raw in zip(document["inputs"], data, strict=True):
+        del tensor["data"]
+        tensor["parameters"] = {"binary_data_size": len(raw)}
     return document | {"parameters": {"binary_data_output": True}}, data
 
 
@@ -81,7 +72,7 @@ def test_any_bits_come_back_or_are_refused(connection: http.client.HTTPConnectio
         bits = noise[: len(data[index]) // 2] * 2
         datatype = tensor["datatype"]
         if datatype == "BYTES":
-            bits = text(*(value.encode() for value in values))
+            bits = strings(*(value.encode() for value in values))
         elif datatype == "BOOL":
             bits = bytes(byte & 1 for byte in bits)
         data[index] = bits
@@ -124,20 +115,20 @@ def test_what_does_not_fit_is_refused(connection: http.client.HTTPConnection, le
 
 
 @pytest.mark.parametrize(
-    "strings",
+    "data_of_text",
     [
-        pytest.param(struct.pack("<I", 2**32 - 1) + b"a" + text(b"b"), id="a length beyond the tensor"),
+        pytest.param(struct.pack("<I", 2**32 - 1) + b"a" + strings(b"b"), id="a length beyond the tensor"),
         pytest.param(struct.pack("<I", 2**31) * 2, id="two gigabytes each"),
-        pytest.param(text(b"a", b"b", b"c"), id="one too many"),
-        pytest.param(text(b"a") + b"\0\0\0", id="a length cut"),
-        pytest.param(text(b"\xff", b"b"), id="no UTF-8"),
-        pytest.param(text(b"\xed\xa0\x80", b"b"), id="a lone surrogate"),
+        pytest.param(strings(b"a", b"b", b"c"), id="one too many"),
+        pytest.param(strings(b"a") + b"\0\0\0", id="a length cut"),
+        pytest.param(strings(b"\xff", b"b"), id="no UTF-8"),
+        pytest.param(strings(b"\xed\xa0\x80", b"b"), id="a lone surrogate"),
     ],
 )
-def test_strings_that_do_not_fit_are_refused(connection: http.client.HTTPConnection, strings: bytes) -> None:
+def test_strings_that_do_not_fit_are_refused(connection: http.client.HTTPConnection, data_of_text: bytes) -> None:
     document, data = binary_document()
-    data[-1] = strings
-    document["inputs"][-1]["parameters"] = {"binary_data_size": len(strings)}
+    data[-1] = data_of_text
+    document["inputs"][-1]["parameters"] = {"binary_data_size": len(data_of_text)}
     status, content, _ = ask(connection, json.dumps(document).encode(), b"".join(data))
     assert status == 400
     assert b"bytes" in content
