@@ -13,7 +13,7 @@ from tidegate.errors import PackageError
 from tidegate.packaging.format.golden import Golden, golden_bytes, read_golden
 from tidegate.packaging.format.manifest import GOLDEN_NAME, MODEL_NAME, Manifest, Runtime, TensorSpec
 from tidegate.packaging.format.package import read_manifest
-from tidegate.serving.model.engine import Engine, _largest_difference
+from tidegate.serving.model.engine import Engine, _largest_difference, tolerances
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def test_packages_of_earlier_schemas_are_served(name: str) -> None:
 def test_tolerances_follow_the_outputs_size_and_type(expected: np.ndarray, change: float, fits: bool) -> None:
     found = (expected + np.array(change, expected.dtype)).astype(expected.dtype)
     if fits:
-        assert _largest_difference(found, expected, "output") <= change + 1e-3
+        assert _largest_difference(found, expected, tolerances(expected), "output") <= change + 1e-3
     else:
         with pytest.raises(PackageError, match="output of the golden sample differs"):
-            _largest_difference(found, expected, "output")
+            _largest_difference(found, expected, tolerances(expected), "output")
 
 
 def test_a_package_for_an_accelerator_that_is_not_here_is_refused_unless_the_cpu_may_stand_in(
