@@ -94,6 +94,7 @@ class ServingSection(Section):
     workers: int = Field(default=1, ge=1, le=64)
     max_rows: int = Field(default=1024, ge=1, description="Rows in one request.")
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="Bytes in one request's body.")
+    gpu_memory_bytes: int = Field(default=0, ge=0, description="Most memory of a GPU for the graph's tensors; 0 is no limit.")
     max_connections: int = Field(default=1024, ge=1, le=1_000_000, description="Open connections of one worker and port.")
     request_seconds: float = Field(
         default=30.0, ge=0.001, le=86_400, description="A request that has waited longer is refused, not computed."

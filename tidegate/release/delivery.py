@@ -19,6 +19,7 @@ DECIDED_BY = {
     "workers": "serving.workers",
     "max_rows": "serving.max_rows",
     "max_body_bytes": "serving.max_body_bytes",
+    "gpu_memory_bytes": "serving.gpu_memory_bytes",
     "max_connections": "serving.max_connections",
     "request_seconds": "serving.request_seconds",
     "read_seconds": "serving.read_seconds",

@@ -62,6 +62,9 @@ class ServeSettings:
 
     max_rows: Annotated[int, About("Limits", "Rows in one request.", 1)] = 1024
     max_body_bytes: Annotated[int, About("Limits", "Bytes in one request's body, decompressed.", 1024)] = 4 * 1024 * 1024
+    gpu_memory_bytes: Annotated[
+        int, About("Limits", "Most memory of a GPU that the graph may take for its tensors; 0 is all there is.", 0)
+    ] = 0
     max_connections: Annotated[int, About("Limits", "Open connections of one worker and port.", 1, 1_000_000)] = 1024
 
     request_seconds: Annotated[

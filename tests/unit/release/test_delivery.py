@@ -41,6 +41,7 @@ DECIDED = {
         "workers": 4,
         "max_rows": 10,
         "max_body_bytes": 2048,
+        "gpu_memory_bytes": 4_000_000_000,
         "max_connections": 5,
         "request_seconds": 1.5,
         "read_seconds": 2.0,

@@ -7,7 +7,10 @@ Their meaning is in ONNX Runtime's documentation of its CUDA and TensorRT execut
 
 from collections.abc import Mapping
 
+import msgspec
+
 from tidegate.errors import PackageError
+from tidegate.packaging.format.manifest import Runtime
 from tidegate.packaging.running.gpu import CPU, CUDA, TENSORRT
 
 _ALLOWED = {
@@ -52,6 +55,19 @@ _ALLOWED = {
         }
     ),
 }
+
+
+def with_memory_limit(runtime: Runtime, limit: int) -> Runtime:
+    """Return a runtime that takes at most `limit` bytes of a GPU for tensors (ONNX Runtime's arena), or what it says if less.
+
+    The arena then grows by what is needed, not to the next power of two. What TensorRT takes for its engine is not counted.
+    """
+    if CUDA not in runtime.providers:
+        return runtime
+    chosen = runtime.provider_options.get(CUDA, {})
+    least = min(limit, int(chosen.get("gpu_mem_limit", limit)))
+    options = {"arena_extend_strategy": "kSameAsRequested", **chosen, "gpu_mem_limit": str(least)}
+    return msgspec.structs.replace(runtime, provider_options={**runtime.provider_options, CUDA: options})
 
 
 def check_options(options: Mapping[str, Mapping[str, str]], what: str) -> None:

@@ -15,7 +15,7 @@ from tidegate.errors import PackageError, in_one_line
 from tidegate.packaging.format.manifest import MODEL_NAME, Manifest, Runtime
 from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.running.packing import Packer
-from tidegate.packaging.running.provider_options import check_options
+from tidegate.packaging.running.provider_options import check_options, with_memory_limit
 
 if TYPE_CHECKING:
     from tidegate.packaging.running.engine import CpuFallback
@@ -61,8 +61,16 @@ class GraphSession:
         *,
         spinning: bool = True,
         cpu_fallback: "CpuFallback" = "listed",
+        gpu_memory_bytes: int = 0,
     ) -> "GraphSession":
         """Open the package at `package`.
+
+        Args:
+            package: Its directory.
+            manifest: Its manifest, if that was read.
+            spinning: Whether idle threads wait busily, which is faster and costs a core.
+            cpu_fallback: Whether the CPU may stand in for an accelerator that is not here.
+            gpu_memory_bytes: Most memory of a GPU for tensors; 0 is no limit.
 
         Raises:
             PackageError: It is none, ONNX Runtime refuses its graph, or its providers are not here and none may stand in.
@@ -74,8 +82,9 @@ class GraphSession:
         from tidegate.packaging.running.engine import usable_graph
 
         here = usable_graph(package, manifest.runtime, cpu_fallback=cpu_fallback)
-        session = open_session(here.graph, here.runtime, spinning=spinning)
-        graph = cls(session, here.runtime, manifest, where=f"package {package}")
+        runtime = with_memory_limit(here.runtime, gpu_memory_bytes) if gpu_memory_bytes else here.runtime
+        session = open_session(here.graph, runtime, spinning=spinning)
+        graph = cls(session, runtime, manifest, where=f"package {package}")
         graph.warning, graph.is_fallback = here.warning, here.is_fallback
         return graph
 

@@ -26,11 +26,26 @@ _WITHOUT_CAPTURE = "-1"  # of ONNX Runtime's `gpu_graph_id`
 
 
 def steady_run(session: ort.InferenceSession, runtime: Runtime) -> Run:
-    """Return how to run a session: its own `run`, unless its runtime asks for CUDA graphs or has a largest batch."""
-    if CUDA in runtime.providers and runtime.provider_options.get(CUDA, {}).get("enable_cuda_graph") == "1":
+    """Return how to run a session: its own `run`, unless its runtime asks for CUDA graphs, has a largest batch or a limit."""
+    chosen = runtime.provider_options.get(CUDA, {}) if CUDA in runtime.providers else {}
+    if chosen.get("enable_cuda_graph") == "1":
         return CapturedRuns(session, "cuda").run
+    run: Run = _giving_back(session, f"gpu:{chosen.get('device_id', 0)}") if "gpu_mem_limit" in chosen else session.run
     largest = _largest_batch(runtime)
-    return session.run if largest is None else _in_parts(session.run, largest)
+    return run if largest is None else _in_parts(run, largest)
+
+
+def _giving_back(session: ort.InferenceSession, device: str) -> Run:
+    """Return how to run a session whose memory is limited: what an exceptionally large batch needed is given back after it."""
+    shrinking = ort.RunOptions()
+    shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
+
+    def run(outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        is_large = len(next(iter(feeds.values()))) > GRAPH_BATCHES[-1]
+        answers: list[Array] = session.run(outputs, feeds, shrinking if is_large else None)
+        return answers
+
+    return run
 
 
 def _largest_batch(runtime: Runtime) -> int | None:

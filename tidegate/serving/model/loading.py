@@ -14,7 +14,7 @@ from tidegate.serving.inference_log.opening import open_log
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.layout import MetricsLayout
 from tidegate.serving.metrics.memory import MetricsMemory
-from tidegate.serving.model.batching import BatchLimits
+from tidegate.serving.model.batching import LOOP_SECONDS, BatchLimits
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.lookup import FeatureLookup
 from tidegate.serving.model.served import Identity, ServedModel
@@ -23,8 +23,6 @@ from tidegate.serving.tracing.spans import open_tracing
 
 if TYPE_CHECKING:
     from tidegate.features.online_rows import RowReader
-
-_LOOP_SECONDS = 0.001  # a run up to this long happens on the loop: handing it to a thread and back would delay it as much
 
 
 class ModelLoader:
@@ -59,7 +57,12 @@ class ModelLoader:
         settings = self._settings
         manifest = read_manifest(package)
         identity = Identity(self._name, version, settings.revision or f"v{version}")
-        engine = Engine(package, manifest, allow_cpu_fallback=settings.allow_cpu_fallback)
+        engine = Engine(
+            package,
+            manifest,
+            allow_cpu_fallback=settings.allow_cpu_fallback,
+            gpu_memory_bytes=settings.gpu_memory_bytes,
+        )
         if engine.warning is not None:
             emit("slower than measured", level="warning", worker=self._worker, version=version, reason=engine.warning)
         difference = engine.replay_golden(package)
@@ -81,7 +84,7 @@ class ModelLoader:
                 batch_rows=settings.batch_rows if engine.batchable else 1,
                 queue_rows=settings.queue_rows,
                 delay=settings.batch_delay_ms / 1000,
-                rows_on_loop=engine.speed.rows_within(_LOOP_SECONDS),
+                rows_on_loop=engine.speed.rows_within(LOOP_SECONDS),
             ),
             tracer=None if self._tracing is None else self._tracing.tracer(identity.name, identity.version),
         )

@@ -16,7 +16,7 @@ from tidegate.errors import PackageError
 from tidegate.packaging.format.manifest import MODEL_NAME, Runtime
 from tidegate.packaging.format.package import read_manifest
 from tidegate.packaging.running.gpu import CPU, CUDA, TENSORRT
-from tidegate.packaging.running.provider_options import check_options
+from tidegate.packaging.running.provider_options import check_options, with_memory_limit
 from tidegate.packaging.running.session import GraphSession, open_session
 
 # A library whose loading leaves a trace would need a compiler here; a file that is none fails loudly if anything opens it.
@@ -110,3 +110,28 @@ def test_options_of_a_manifest_are_checked_even_for_a_provider_it_does_not_list(
     runtime = Runtime(providers=(CPU,), provider_options={TENSORRT: {"trt_extra_plugin_lib_paths": "x.so"}})
     with pytest.raises(PackageError, match="trt_extra_plugin_lib_paths"):
         GraphSession.of_package(iris, msgspec.structs.replace(manifest, runtime=runtime))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param({}, {"gpu_mem_limit": "1000", "arena_extend_strategy": "kSameAsRequested"}, id="no limit yet"),
+        pytest.param(
+            {"gpu_mem_limit": "10"}, {"gpu_mem_limit": "10", "arena_extend_strategy": "kSameAsRequested"}, id="a lower one"
+        ),
+        pytest.param(
+            {"gpu_mem_limit": "5000", "arena_extend_strategy": "kNextPowerOfTwo", "use_tf32": "0"},
+            {"gpu_mem_limit": "1000", "arena_extend_strategy": "kNextPowerOfTwo", "use_tf32": "0"},
+            id="a higher one, and what the package chose itself",
+        ),
+    ],
+)
+def test_memory_of_a_gpu_is_limited(given: dict[str, str], expected: dict[str, str]) -> None:
+    runtime = Runtime(providers=(TENSORRT, CUDA, CPU), provider_options={CUDA: given, TENSORRT: {"trt_fp16_enable": "True"}})
+    limited = with_memory_limit(runtime, 1000)
+    assert limited.provider_options == {CUDA: expected, TENSORRT: {"trt_fp16_enable": "True"}}
+    check_options(limited.provider_options, "model.onnx")
+
+
+def test_without_a_gpu_there_is_no_memory_of_one_to_limit() -> None:
+    assert with_memory_limit(Runtime(), 1000) == Runtime()

@@ -117,3 +117,19 @@ def test_a_batch_larger_than_the_engines_is_run_in_parts(session: ort.InferenceS
 )
 def test_other_sessions_are_run_as_they_are(session: ort.InferenceSession, runtime: Runtime) -> None:
     assert steady_run(session, runtime) == session.run
+
+
+def test_a_large_batch_gives_its_memory_back_and_a_usual_one_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    class Session:
+        def run(self, outputs: list[str], feeds: dict[str, np.ndarray], options: ort.RunOptions | None) -> list[np.ndarray]:
+            shrinks = options is not None and options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "gpu:2"
+            asked.append((len(feeds["x"]), shrinks))
+            return [feeds["x"]]
+
+    limited = Runtime(providers=(CUDA, CPU), provider_options={CUDA: {"gpu_mem_limit": "1000", "device_id": "2"}})
+    run = steady_run(Session(), limited)  # type: ignore[arg-type]
+    for rows in (1, 64, 65):
+        run(["y"], {"x": np.zeros((rows, 1), np.float32)})
+    assert asked == [(1, False), (64, False), (65, True)]
