@@ -39,6 +39,7 @@ from tidegate.serving.grpc_v2.reading import FrameReader
 from tidegate.serving.grpc_v2.status import Code, Refusal
 
 _REMEMBERED_RESETS = 2 * MAX_STREAMS
+_LINGER_NS = 2_000_000_000
 _LAST_PING = b"tidegate"
 _REST_ON_THIS_PORT = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 54\r\n\r\n"
@@ -125,9 +126,9 @@ class GrpcConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._full_since = None
+        self._transport.resume_reading()
         if self._closed_at is None:
             self.outflow.resume(perf_counter_ns())
-            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Read the frames in `data`."""
@@ -155,7 +156,7 @@ class GrpcConnection(asyncio.Protocol):
         limits = self.limits
         self._patience.restore()
         if self._closed_at is not None:
-            if now - self._closed_at > limits.read_ns:
+            if now - self._closed_at > (limits.read_ns if self._transport.get_write_buffer_size() else _LINGER_NS):
                 self._transport.abort()
         elif self._full_since is not None and now - self._full_since > limits.read_ns:
             self._transport.abort()
@@ -363,18 +364,21 @@ class GrpcConnection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         if self._is_leaving and not self.calls and self._closed_at is None:
-            self._stop()
-            self._transport.close()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Send no more, and read what comes only to drop it: closed at once, the socket would discard what was sent last."""
+        self._stop()
+        self._transport.write_eof()
 
     def _stop(self) -> None:
         self._closed_at = self.now
         self._reader.is_stopped = True
 
     def _close(self, code: ErrorCode, reason: str) -> None:
-        self._stop()
         self._end_calls()
         self._transport.write(frames.goaway(self._last_id, code, reason))
-        self._transport.close()
+        self._hang_up()
 
 
 def _unknown(call: Call, _message: bytes | memoryview) -> None:

@@ -68,8 +68,11 @@ class SilentTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         self.reads = True
 
-    def close(self) -> None:
+    def write_eof(self) -> None:
         self.is_closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
 
     def abort(self) -> None:
         self.is_closed = self.was_aborted = True
@@ -171,13 +174,13 @@ def prefixed(message: bytes, *, compressed: int = 0, size: int | None = None) ->
 
 @pytest.fixture
 def new_caller() -> Callable[..., Caller]:
-    """Connect: `Say` echoes the message, `Wait` keeps the call in `calls`, `Fail` has a bug."""
+    """Connect to the given methods, or to `Say`, which echoes the message, `Wait`, which keeps the call, `Fail`, which has a bug."""
     register = OpenConnections()
 
-    def connect(*, at_most: int = 100) -> Caller:
+    def connect(methods: dict[str, Method] | None = None, *, at_most: int = 100) -> Caller:
         register.at_most = at_most
         calls: list[Call] = []
-        methods: dict[str, Method] = {
+        methods = methods or {
             "/test.Echo/Say": lambda call, message: call.answer(bytes(message)),
             "/test.Echo/Wait": lambda call, _message: calls.append(call),
             "/test.Echo/Fail": lambda _call, _message: {}["a bug"],

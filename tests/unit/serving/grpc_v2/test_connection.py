@@ -370,9 +370,17 @@ def test_a_connection_with_a_call_is_not_idle(caller: Caller) -> None:
     assert not caller.transport.is_closed
 
 
-def test_a_closed_connection_that_lingers_is_aborted(caller: Caller) -> None:
+@pytest.mark.parametrize(
+    ("reads", "nanoseconds"), [pytest.param(True, 2 * 10**9, id="reads"), pytest.param(False, READ_NS, id="does not read")]
+)
+def test_who_does_not_hang_up_in_turn_is_cut_off(caller: Caller, reads: bool, nanoseconds: int) -> None:
     caller.send(frame(frames.PUSH_PROMISE, 0, 1))
-    caller.connection.sweep(caller.connection.now + READ_NS + 1)
+    caller.send(b"more that nobody wants")
+    if reads:
+        caller.read()
+    caller.connection.sweep(caller.connection.now + nanoseconds - 1)
+    assert not caller.transport.was_aborted
+    caller.connection.sweep(caller.connection.now + nanoseconds + 1)
     assert caller.transport.was_aborted
 
 
