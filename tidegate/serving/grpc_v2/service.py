@@ -89,7 +89,9 @@ class InferenceService:
         return {"ready": self._endpoint.ready}
 
     def _server_metadata(self, _request: Any) -> dict[str, Any]:
-        extensions = [] if self._endpoint.repository is None else ["model_repository"]
+        extensions = ["binary_tensor_data"]
+        if self._endpoint.repository is not None:
+            extensions.append("model_repository")
         return {"name": "tidegate", "version": tidegate.__version__, "extensions": extensions}
 
     def _model_metadata(self, request: Any) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def prefixed(message: bytes, *, compressed: int = 0, size: int | None = None) ->
 
 @pytest.fixture
 def new_caller() -> Callable[..., Caller]:
-    """Connect to the given methods, or to `Say`, which echoes the message, `Wait`, which keeps the call, `Fail`, which has a bug."""
+    """Connect to the given methods, or to `Say`, which echoes, `Wait`, which keeps the call, and `Fail`, which has a bug."""
     register = OpenConnections()
 
     def connect(methods: dict[str, Method] | None = None, *, at_most: int = 100) -> Caller:

@@ -260,7 +260,7 @@ def test_the_repository_is_off(client: Client) -> None:
     for method in ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"):
         code, message = client.call(INFERENCE, method)
         assert (code, "--repository" in message) == (Code.UNIMPLEMENTED, True)
-    assert list(client.call(INFERENCE, "ServerMetadata").extensions) == []
+    assert list(client.call(INFERENCE, "ServerMetadata").extensions) == ["binary_tensor_data"]
 
 
 def test_the_repository_is_asked(client: Client) -> None:
@@ -277,7 +277,7 @@ def test_the_repository_is_asked(client: Client) -> None:
         ("m", "6", "UNAVAILABLE", "not loaded"),
     ]
     assert repository.asked == [("m", {"version": "7", "wait": True, "empty": None}), "m", True]
-    assert list(client.call(INFERENCE, "ServerMetadata").extensions) == ["model_repository"]
+    assert list(client.call(INFERENCE, "ServerMetadata").extensions) == ["binary_tensor_data", "model_repository"]
 
 
 @pytest.mark.parametrize("method", ["RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"])
