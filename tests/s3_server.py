@@ -23,13 +23,19 @@ run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_bac
 def running_s3() -> Iterator[str]:
     """Run the server, and yield its address."""
     port = free_port()
-    server = subprocess.Popen([sys.executable, "-c", _SERVER, str(port)], stderr=subprocess.DEVNULL)
+    server = start_s3(port)
     try:
-        _wait_for(port, server)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.kill()
         server.wait()
+
+
+def start_s3(port: int) -> "subprocess.Popen[bytes]":
+    """Start a server, without buckets, and return it once it answers; the caller ends it."""
+    server = subprocess.Popen([sys.executable, "-c", _SERVER, str(port)], stderr=subprocess.DEVNULL)
+    _wait_for(port, server)
+    return server
 
 
 def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
