@@ -5,6 +5,7 @@ up to `LONGEST_DELAY` seconds, so that a model which kills its process does not 
 """
 
 import ctypes
+import math
 import os
 import select
 import signal
@@ -14,7 +15,7 @@ from contextlib import suppress
 
 from tidegate.errors import ServingError, TidegateError
 from tidegate.serving.events import emit
-from tidegate.serving.stopping import STOP_AT_ONCE
+from tidegate.serving.stopping import STOP_AT_ONCE, stop_signals
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
 STEADY_SECONDS = 10.0  # a worker that lived so long had no trouble with starting
@@ -22,8 +23,6 @@ HOPELESS = 5  # starts in vain, one after another, while no other worker is read
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_ERROR = 2000  # so that a line is written whole, or not at all
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, STOP_AT_ONCE)
-_SIGNALS = (*_STOP_SIGNALS, signal.SIGCHLD)
 
 
 class Restarts:
@@ -50,6 +49,8 @@ class Crew:
         *,
         is_ready: Callable[[int], bool],
         forget: Callable[[int], None],
+        drain_seconds: float,
+        close_seconds: float,
     ) -> None:
         """Prepare for so many workers.
 
@@ -59,11 +60,17 @@ class Crew:
                 stopped by SIGTERM, which may come more than once, and at once by SIGQUIT.
             is_ready: Tells of a worker, also of one that has died and was not forgotten, whether it got ready.
             forget: Removes what a worker that has died left behind.
+            drain_seconds: How long a worker may take to answer what is under way once it is asked to stop.
+            close_seconds: How long it may take to end after that, or after SIGQUIT; then it is killed.
         """
         self._workers = range(workers)
         self._run_worker = run_worker
         self._is_ready = is_ready
         self._forget = forget
+        self._drain_seconds = drain_seconds
+        self._close_seconds = close_seconds
+        self._kill_at: float | None = None
+        self._signals = (*stop_signals(), STOP_AT_ONCE, signal.SIGCHLD)
         self._restarts = Restarts()
         self._running: dict[int, tuple[int, float]] = {}  # number and start of each worker, by process id
         self._due: dict[int, float] = {}  # when a worker that died is started anew
@@ -82,7 +89,7 @@ class Crew:
         """
         wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-        for number in _SIGNALS:
+        for number in self._signals:
             signal.signal(number, self._take_note)
         for worker in self._workers:
             self._start(worker)
@@ -91,6 +98,7 @@ class Crew:
             self._pass_signals_on()
             self._reap()
             self._start_due()
+            self._kill_what_is_late()
         if self._failed:
             raise ServingError(self._first_error())
 
@@ -99,8 +107,9 @@ class Crew:
             self._asked.append(number)
 
     def _wait(self, wakeup: int) -> None:
-        """Wait for a signal, or until the next worker is due."""
-        timeout = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        """Wait for a signal, or until the next worker is due to be started or killed."""
+        moments = [*self._due.values(), *(() if self._kill_at is None else (self._kill_at,))]
+        timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
         if select.select([wakeup], [], [], timeout)[0]:
             os.read(wakeup, 4096)
 
@@ -113,6 +122,18 @@ class Crew:
     def _stop(self, number: signal.Signals) -> None:
         self._stopping = True
         self._due.clear()
+        seconds = self._close_seconds + (0 if number == STOP_AT_ONCE else self._drain_seconds)
+        self._kill_at = min(time.monotonic() + seconds, self._kill_at or math.inf)
+        self._send(number)
+
+    def _kill_what_is_late(self) -> None:
+        if self._kill_at is not None and self._running and time.monotonic() >= self._kill_at:
+            for process, (worker, _) in self._running.items():
+                emit("worker did not stop, and is killed", level="error", worker=worker, pid=process)
+            self._send(signal.SIGKILL)
+            self._kill_at = None
+
+    def _send(self, number: signal.Signals) -> None:
         for process in self._running:
             with suppress(ProcessLookupError):
                 os.kill(process, number)
@@ -125,19 +146,20 @@ class Crew:
 
     def _start(self, worker: int) -> None:
         parent = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a signal must not meet the parent's handlers in the child
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)  # a signal must not meet the parent's handlers in the child
         process = os.fork()
         if process:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
             self._running[process] = worker, time.monotonic()
             return
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in _SIGNALS:
+            for number in self._signals:
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to the whole group; the parent passes it on
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # a terminal's go to the whole group; the parent passes them on
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
             _die_with(parent)
             self._run_worker(worker)
             status = 0

@@ -23,8 +23,11 @@ from tidegate.serving.events import emit
 from tidegate.serving.metrics.board import WorkerBoard
 from tidegate.serving.repository.plan import Plan, PlanFolder, Version
 from tidegate.serving.settings import ServeSettings
+from tidegate.serving.stopping import MEANINGLESS, stop_signals
 
 _FIRST_GENERATION = 1
+_CLOSE_SECONDS = 3.0  # beside what the log is given
+_LAST_STANDARD = 2
 
 
 def serve(settings: ServeSettings) -> None:
@@ -34,6 +37,7 @@ def serve(settings: ServeSettings) -> None:
         TidegateError: The server cannot start: a port in use, a corrupt or unsigned package, an online store that cannot be
             opened, a golden sample that does not replay.
     """
+    _fill_standard_descriptors()
     for option, port in (("--http-port", settings.http_port), ("--grpc-port", settings.grpc_port)):
         _check_port_is_free(settings.host, port, option)
     with _ended_by_signals(), ExitStack() as cleanup:
@@ -66,6 +70,8 @@ def _start(settings: ServeSettings, name: str, package: Path, manifest: Manifest
         workers=settings.workers,
     )
     if settings.workers == 1:
+        if os.getpid() == 1:  # of a container, whose orphans become its children: nobody else would reap them
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         Worker(shared, 0).run()
         return
 
@@ -76,7 +82,14 @@ def _start(settings: ServeSettings, name: str, package: Path, manifest: Manifest
             shutil.rmtree(folder, ignore_errors=True)
 
     gc.freeze()  # a collection in a worker would copy the pages that all of them share
-    Crew(settings.workers, run_worker, is_ready=board.is_ready, forget=shared.forget).run()
+    Crew(
+        settings.workers,
+        run_worker,
+        is_ready=board.is_ready,
+        forget=shared.forget,
+        drain_seconds=settings.drain_delay_seconds + settings.drain_seconds,
+        close_seconds=settings.drain_seconds + _CLOSE_SECONDS,
+    ).run()
 
 
 @contextmanager
@@ -86,12 +99,20 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, _frame: object) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, end) for number in stop_signals()}
+    before |= {number: signal.signal(number, signal.SIG_IGN) for number in MEANINGLESS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what was closed of the standard streams: a socket in their place would be written to, and never be closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD:
+        pass
+    os.close(descriptor)
 
 
 def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":

@@ -1,4 +1,4 @@
-"""The signals that stop a worker: the first one gracefully, the second one at once."""
+"""The signals that stop a server: the first one gracefully, the second one at once. SIGUSR1 and SIGUSR2 mean nothing."""
 
 import asyncio
 import signal
@@ -7,6 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 STOP_AT_ONCE = signal.SIGQUIT
+MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)  # whose default would be to end the process
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that stop gracefully; not that of a closed terminal where it is ignored, as `nohup` has it."""
+    hang_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGTERM, signal.SIGINT, *hang_up
 
 
 class StopSignals:
@@ -18,15 +25,15 @@ class StopSignals:
     """
 
     def __init__(self, *, alone: bool) -> None:
-        """Take SIGTERM, SIGINT and SIGQUIT over.
+        """Take them over.
 
-        SIGQUIT means at once. So does a second one of the others, but only in a process that is `alone`: a worker may be sent
-        the same one by its parent and by whoever signals the whole group, as a terminal does.
+        SIGQUIT means at once. So does a second one of the others, but only in a process that is `alone`: a worker of several is
+        stopped by SIGTERM, and may be sent it by its parent and by whoever signals the whole group.
         """
         self.first = asyncio.Event()
         self.at_once = asyncio.Event()
         self._alone = alone
-        for number in (signal.SIGTERM, STOP_AT_ONCE, *((signal.SIGINT,) if alone else ())):
+        for number in (*(stop_signals() if alone else (signal.SIGTERM,)), STOP_AT_ONCE):
             asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
 
     async def unless_at_once(self, work: Coroutine[Any, Any, None]) -> None:

@@ -164,6 +164,9 @@ class Worker:
             patience=settings.request_seconds,
         )
 
+    def _count_connections(self, change: int) -> None:
+        self._shared.board.count_connections(self._index, change)
+
     async def _open_rest(self) -> RestListener:
         settings, board = self._settings, self._shared.board
         application = RestApplication(self._endpoint, settings, Scrape(self._shared.metrics, board))
@@ -173,7 +176,7 @@ class Worker:
             max_connections=settings.max_connections,
             read_seconds=settings.read_seconds,
             idle_seconds=settings.idle_seconds,
-            count_connections=lambda change: board.count_connections(self._index, change),
+            count_connections=self._count_connections,
         )
         await listener.open(settings.host, settings.http_port, shared_port=settings.workers > 1)
         return listener

@@ -36,10 +36,10 @@ def ready(worker):
     note(worker, "ready")
 
 def stopped_by(*numbers):
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     return signal.sigwait(numbers)
 
 def run_worker(worker):
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGQUIT))  # they may come before they are waited for
     SCRIPT
 
 Crew(
@@ -47,6 +47,8 @@ Crew(
     run_worker,
     is_ready=lambda worker: (folder / f"ready-{worker}").exists(),
     forget=lambda worker: (folder / f"ready-{worker}").unlink(missing_ok=True),
+    drain_seconds=float(sys.argv[3]),
+    close_seconds=0.2,
 ).run()
 """
 GOOD = "ready(worker); note(worker, signal.Signals(stopped_by(signal.SIGTERM, signal.SIGQUIT)).name)"
@@ -55,10 +57,10 @@ GOOD = "ready(worker); note(worker, signal.Signals(stopped_by(signal.SIGTERM, si
 class Parent:
     """A crew's parent process and what its workers noted."""
 
-    def __init__(self, folder: Path, script: str, workers: int) -> None:
+    def __init__(self, folder: Path, script: str, workers: int, drain_seconds: float) -> None:
         self.folder = folder
         source = PARENT.replace("SCRIPT", script)
-        command = [sys.executable, "-c", source, str(folder), str(workers)]
+        command = [sys.executable, "-c", source, str(folder), str(workers), str(drain_seconds)]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
 
     def notes(self, worker: int) -> list[tuple[str, int]]:
@@ -78,8 +80,8 @@ class Parent:
 def parent(tmp_path: Path) -> Iterator[Callable[..., Parent]]:
     started: list[Parent] = []
 
-    def start(script: str = GOOD, workers: int = 2) -> Parent:
-        started.append(Parent(tmp_path, script, workers))
+    def start(script: str = GOOD, workers: int = 2, drain_seconds: float = 20) -> Parent:
+        started.append(Parent(tmp_path, script, workers, drain_seconds))
         return started[-1]
 
     yield start
@@ -106,6 +108,7 @@ def deaths(stderr: str) -> list[dict[str, object]]:
         pytest.param([signal.SIGTERM], False, "SIGTERM", id="asked to stop"),
         pytest.param([signal.SIGINT], False, "SIGTERM", id="interrupted"),
         pytest.param([signal.SIGINT], True, "SIGTERM", id="interrupted from a terminal"),
+        pytest.param([signal.SIGHUP], True, "SIGTERM", id="the terminal closed"),
         pytest.param([signal.SIGQUIT], False, "SIGQUIT", id="asked to stop at once"),
     ],
 )
@@ -130,6 +133,20 @@ def test_a_second_signal_stops_at_once(parent: Callable[..., Parent]) -> None:
     assert server.process.poll() is None
     os.kill(server.process.pid, signal.SIGTERM)
     assert server.wait() == (0, "")
+
+
+@pytest.mark.parametrize(("number", "drain_seconds"), [(signal.SIGTERM, 0.3), (signal.SIGQUIT, 60)])
+def test_a_worker_that_does_not_stop_is_killed(
+    parent: Callable[..., Parent], number: signal.Signals, drain_seconds: float
+) -> None:
+    server = parent(GOOD, drain_seconds=drain_seconds)
+    until(lambda: len(server.pids(0)) == len(server.pids(1)) == 1, "two workers")
+    os.kill(server.pids(0)[0], signal.SIGSTOP)
+    os.kill(server.process.pid, number)
+    code, stderr = server.wait()
+    assert code == 1
+    assert [(death["event"], death["worker"]) for death in deaths(stderr)] == [("worker did not stop, and is killed", 0)]
+    assert [what for what, _ in server.notes(1)] == ["ready", number.name]
 
 
 def test_a_worker_that_dies_is_replaced_and_the_other_goes_on(parent: Callable[..., Parent]) -> None:
