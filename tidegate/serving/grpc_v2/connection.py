@@ -97,7 +97,7 @@ class GrpcConnection(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
         self.now = self._busy_at = perf_counter_ns()
-        self._reader = FrameReader(self, self._patience, self.now)
+        self._reader = FrameReader(self._patience, self.now)
         self.outflow = Outflow(transport, self._patience)
         self.grants = Grants(LONGEST_MESSAGES_AT_ONCE * self.limits.message_bytes, transport.write)
         stated = {
@@ -136,7 +136,7 @@ class GrpcConnection(asyncio.Protocol):
             return
         self.now = perf_counter_ns()
         try:
-            self._reader.read(data, self.now)
+            self._reader.read(data, self, self.now)
         except ConnectionViolation as violation:
             if not self._reader.has_preface and b"HTTP/1." in data[:2048]:
                 self._transport.write(_REST_ON_THIS_PORT)

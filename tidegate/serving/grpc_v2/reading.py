@@ -49,12 +49,11 @@ class FrameReader:
         has_preface: Whether the caller has said that it speaks HTTP/2.
     """
 
-    def __init__(self, taker: FrameTaker, patience: Patience, now: int) -> None:
-        """Hand over what is read to `taker`."""
+    def __init__(self, patience: Patience, now: int) -> None:
+        """Begin with the connection's preface."""
         self.read_at = now
         self.is_stopped = False
         self.has_preface = False
-        self._taker = taker
         self._patience = patience
         self._unread = b""
         self._has_settings = False
@@ -65,8 +64,8 @@ class FrameReader:
         """Whether something has begun that is not whole yet: a frame, a header block, or the connection itself."""
         return bool(self._unread) or self._fragments is not None or not self._has_settings
 
-    def read(self, data: bytes, now: int) -> None:
-        """Take the next bytes; raises ConnectionViolation."""
+    def read(self, data: bytes, taker: FrameTaker, now: int) -> None:
+        """Hand over to `taker` what is whole with the next bytes; raises ConnectionViolation."""
         if self._unread:
             data = self._unread + data
         position, end = 0, len(data)
@@ -88,44 +87,44 @@ class FrameReader:
                 break
             position = start + size
             try:
-                self._take(kind, flags, stream_id & MAX_STREAM_ID, data[start:position])
+                self._take(taker, kind, flags, stream_id & MAX_STREAM_ID, data[start:position])
             except StreamViolation as violation:
-                self._taker.end_stream(violation)
+                taker.end_stream(violation)
         if position:
             self.read_at = now
         self._unread = data[position:]
 
-    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def _take(self, taker: FrameTaker, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._fragments is not None and kind != CONTINUATION:
             raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
         if kind == DATA:
-            self._taker.take_data(flags, stream_id, payload)
+            taker.take_data(flags, stream_id, payload)
         elif kind == HEADERS and self._has_settings:
             if flags & (PADDED | WITH_PRIORITY):
                 payload = header_fragment(flags, payload)
             if flags & END_HEADERS:
-                self._taker.take_headers(stream_id, payload, bool(flags & END_STREAM))
+                taker.take_headers(stream_id, payload, bool(flags & END_STREAM))
             else:
                 self._fragments = HeaderFragments(stream_id, payload, bool(flags & END_STREAM))
         else:
             self._patience.spend()
-            self._take_other(kind, flags, stream_id, payload)
+            self._take_other(taker, kind, flags, stream_id, payload)
 
-    def _take_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def _take_other(self, taker: FrameTaker, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if not self._has_settings:
             if kind != SETTINGS:
                 raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, "the first frame must be SETTINGS")
             self._has_settings = True
         if kind == CONTINUATION:
-            self._take_continuation(flags, stream_id, payload)
+            self._take_continuation(taker, flags, stream_id, payload)
         else:
-            self._taker.take_other(kind, flags, stream_id, payload)
+            taker.take_other(kind, flags, stream_id, payload)
 
-    def _take_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _take_continuation(self, taker: FrameTaker, flags: int, stream_id: int, payload: bytes) -> None:
         fragments = self._fragments
         if fragments is None or fragments.stream_id != stream_id:
             raise ConnectionViolation(ErrorCode.PROTOCOL_ERROR, "a CONTINUATION frame continues nothing")
         fragments.add(payload)
         if flags & END_HEADERS:
             self._fragments = None
-            self._taker.take_headers(stream_id, bytes(fragments.block), fragments.ends_stream)
+            taker.take_headers(stream_id, bytes(fragments.block), fragments.ends_stream)
