@@ -20,7 +20,7 @@ from botocore.config import Config
 
 from tests.ports import free_port
 from tests.s3_server import start_s3
-from tidegate.serving.metrics.names import LOG_DROPPED_ROWS, LOG_FAILURES, LOG_ROWS, LOG_SAMPLED_OUT_ROWS
+from tidegate.serving.metrics.names import LOG_DROPPED_ROWS, LOG_FAILURES, LOG_ROWS, LOG_SAMPLED_OUT_ROWS, REJECTED
 
 INFER = "/v2/models/tiny/infer"
 BUCKET = "logs"
@@ -161,6 +161,7 @@ def test_an_audit_refuses_what_a_full_disk_does_not_take(
     assert "audit record" in answer["error"]
     assert "No space left on device" in answer["error"]
     assert "outputs" not in answer
+    assert server.metric(REJECTED, "not-logged") == 1
 
     filler.unlink()
     ask(server, v2_body("after"))

@@ -46,7 +46,7 @@ def open_log(
         rotate_seconds=settings.log_rotate_seconds,
         queue_rows=settings.log_queue_rows,
         keep_seconds=min(LogLimits().keep_seconds, settings.request_seconds),
-        close_seconds=max(settings.drain_seconds, _LEAST_CLOSE_SECONDS),
+        close_seconds=min(LogLimits().close_seconds, max(settings.drain_seconds, _LEAST_CLOSE_SECONDS)),
     )
     if settings.log_mode == "audit":
         if settings.log_sample < 1:

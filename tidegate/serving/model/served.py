@@ -14,6 +14,7 @@ from tidegate.packaging.labels import Labels
 from tidegate.serving.events import emit
 from tidegate.serving.inference_log.record import LogRecord, RequestLog
 from tidegate.serving.metrics.cells import WorkerMetrics
+from tidegate.serving.metrics.names import NOT_LOGGED
 from tidegate.serving.model.batching import Batcher, BatchLimits, Call
 from tidegate.serving.model.engine import Engine
 from tidegate.serving.model.feeds import Feeder
@@ -189,6 +190,7 @@ class ServedModel:
         if error is None:
             self._finish(call, answer)
         else:
+            self.metrics.count_rejected(NOT_LOGGED)
             self._finish(
                 call, RequestError(503, f"the audit record could not be kept: {in_one_line(error)}; nothing is answered")
             )
