@@ -229,21 +229,20 @@ def test_grpc_can_be_turned_off(launch: Callable[..., Any]) -> None:
 
 
 def test_a_server_that_drains_answers_unready_until_proxies_have_noticed(
-    launch: Callable[..., Any], v2_body: Callable[..., dict[str, Any]]
+    launch: Callable[..., Any], v2_body: Callable[..., dict[str, Any]], eventually: Callable[..., None]
 ) -> None:
-    server = launch(drain_delay_seconds=1.5)
+    server = launch(drain_delay_seconds=60)
     kept = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=10)
     kept.request("GET", "/v2/health/ready")
     kept.getresponse().read()
     server.process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
-    assert server.request("/v2/health/ready") == (503, {"ready": False})
+    eventually(lambda: server.request("/v2/health/ready") == (503, {"ready": False}), "unready server")
     assert server.request("/v2/health/live")[0] == 200
     kept.request("POST", "/v2/models/tiny/infer", json.dumps(v2_body("late")), {"content-type": "application/json"})
     response = kept.getresponse()
     assert (response.status, response.headers["connection"]) == (200, "close")
     response.read()
-    assert server.process.wait(timeout=20) == 0
+    assert server.stop(signal.SIGQUIT) == 0
     assert logged_ids(server) == ["late/0"]
 
 
@@ -283,12 +282,13 @@ def test_a_second_signal_waits_for_nobody_but_the_log(
 def test_a_terminals_interrupt_which_all_processes_get_is_one_signal(
     launch: Callable[..., Any], v2_body: Callable[..., dict[str, Any]], eventually: Callable[..., None], workers: int
 ) -> None:
-    server = launch(workers=workers, drain_delay_seconds=1, process={"start_new_session": True})
+    server = launch(workers=workers, drain_delay_seconds=60, process={"start_new_session": True})
     eventually(lambda: server.metric(WORKERS_READY) == workers, "every worker ready")
     os.killpg(server.process.pid, signal.SIGINT)
-    time.sleep(0.5)
+    eventually(lambda: server.stderr.count('"stopping"') == workers, "every worker stopping")
+    time.sleep(0.2)
     assert server.request("/v2/models/tiny/infer", v2_body())[0] == 200
-    assert server.process.wait(timeout=20) == 0
+    assert server.stop(signal.SIGQUIT) == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
