@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -32,8 +33,14 @@ def emit(event: str, *, level: str = "info", **fields: Any) -> None:
 
 
 def now() -> str:
-    """Return the wall-clock time as it stands in lines."""
-    return datetime.now(UTC).isoformat()
+    """Return the wall-clock time as it stands in lines, to the microsecond."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_to_the_second(seconds)}.{nanoseconds // 1000:06d}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def write_line(line: bytes) -> None:

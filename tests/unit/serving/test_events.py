@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tidegate.serving.events import EventHandler, LineWriter, emit
+from tidegate.serving.events import EventHandler, LineWriter, emit, now
 
 
 def documents(raw: bytes) -> list[dict[str, object]]:
@@ -32,6 +33,13 @@ def test_a_line_holds_time_level_event_and_fields(capsys: pytest.CaptureFixture[
     assert first.keys() == {"time", "level", "event", "worker"}
     assert (first["level"], first["event"], first["worker"]) == ("info", "ready", 1)
     assert (second["level"], second["event"], second["value"]) == ("warning", "no\nline break", "ü")
+
+
+def test_the_time_is_that_of_the_clock_to_the_microsecond() -> None:
+    before = datetime.now(UTC)
+    said = [datetime.fromisoformat(now()) for _ in range(3)]
+    assert before - timedelta(microseconds=1) <= said[0] <= said[1] <= said[2] <= datetime.now(UTC)
+    assert len(now()) == len("2026-11-22T10:05:09.922574+00:00")
 
 
 def test_what_libraries_log_becomes_a_line(capsys: pytest.CaptureFixture[str]) -> None:
