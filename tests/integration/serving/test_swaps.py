@@ -21,6 +21,7 @@ from tests.small_packages import adder, slow
 from tidegate.packaging.format.golden import Golden, read_golden
 from tidegate.packaging.format.package import read_manifest, write_package
 from tidegate.registry.registry import ModelRegistry
+from tidegate.serving.grpc_v2.messages import methods_of
 from tidegate.serving.metrics.names import REQUESTS, WORKERS_READY
 from tidegate.storage.directory import DirectoryStore
 
@@ -232,6 +233,54 @@ def test_a_request_that_has_begun_is_answered_by_the_version_it_was_given_to(
     assert late > swapped
     assert server.stop() == 0
     assert sorted(version for _, version in logged(server)) == ["1", "2"]
+
+
+def test_tritons_client_loads_and_lists(serve: Callable[..., Any]) -> None:
+    from tritonclient.http import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    server = serve(version="0")  # not yet a version of the registry, so that the champion is another one
+    with InferenceServerClient(f"127.0.0.1:{server.http_port}") as client:
+        client.load_model("adder")
+        assert [(entry["version"], entry["state"]) for entry in client.get_model_repository_index()] == [
+            ("1", "READY"),
+            ("2", "UNAVAILABLE"),
+            ("3", "UNAVAILABLE"),
+        ]
+        client.unload_model("adder")
+        assert not client.is_model_ready("adder")
+        with pytest.raises(InferenceServerException, match="parameter 'config' is not known"):
+            client.load_model("adder", config="{}")
+        with pytest.raises(InferenceServerException, match="unknown model 'other'"):
+            client.load_model("other")
+
+
+def test_grpc_loads_unloads_and_lists(serve: Callable[..., Any]) -> None:
+    import grpc
+
+    server = serve()
+    methods = methods_of("inference.GRPCInferenceService")
+
+    def call(name: str, **fields: Any) -> Any:
+        request, response = methods[name]
+        path = f"/inference.GRPCInferenceService/{name}"
+        stub = channel.unary_unary(path, request.SerializeToString, response.FromString)
+        return stub(request(**fields), timeout=20)
+
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        assert call("RepositoryModelLoad", model_name="adder", parameters={"version": {"int64_param": 2}}).is_loaded
+        assert answered_by(server) == "2"
+        (serving,) = call("RepositoryIndex", ready=True).models
+        assert (serving.name, serving.version, serving.state) == ("adder", "2", "READY")
+        assert call("RepositoryModelUnload", model_name="adder").is_unloaded
+        assert not call("ServerReady").ready
+        for parameters, code in (
+            ({"alias": {"string_param": "best"}}, grpc.StatusCode.NOT_FOUND),
+            ({"version": {"string_param": "two"}}, grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                call("RepositoryModelLoad", model_name="adder", parameters=parameters)
+            assert refused.value.code() == code
 
 
 def test_another_version_may_take_other_inputs(serve: Callable[..., Any]) -> None:

@@ -8,10 +8,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from tidegate.errors import in_one_line
+from tidegate.serving.events import emit
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.repository.control import IndexReply, LoadReply, ModelState
 from tidegate.serving.repository.packages import PackageSource
@@ -77,7 +78,11 @@ class Coordinator:
                 answer = error
             except OSError as error:
                 answer = RequestError(503, f"the model repository cannot be used: {in_one_line(error)}")
-            loop.call_soon_threadsafe(finish, answer)
+            except Exception as error:  # whoever asked is told in any case
+                emit("internal error", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
+                answer = RequestError(500, "internal error; see the server's log")
+            with suppress(RuntimeError):  # the loop has ended, and nobody listens any more
+                loop.call_soon_threadsafe(finish, answer)
 
         def finish(answer: Answer | RequestError) -> None:
             self._threads.discard(thread)

@@ -61,5 +61,5 @@ def _target(path: str) -> tuple[str, str]:
 def _decoded(body: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise bad_request(f"request body: {error}; send a JSON object, or nothing") from error

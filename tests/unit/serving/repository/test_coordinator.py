@@ -199,6 +199,31 @@ def test_too_many_requests_at_once_are_refused(with_cluster: Callable[..., None]
     with_cluster(work)
 
 
+@pytest.mark.parametrize(
+    ("raised", "status", "says"),
+    [
+        pytest.param(PermissionError(13, "Permission denied"), 503, "Permission denied", id="the disk"),
+        pytest.param(KeyError("version"), 500, "see the server's log", id="a mistake of ours"),
+    ],
+)
+def test_whoever_asked_is_answered_whatever_happens(
+    with_cluster: Callable[..., None], monkeypatch: pytest.MonkeyPatch, raised: Exception, status: int, says: str
+) -> None:
+    async def work(cluster: Cluster) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(cluster.source, "digest", lambda number: _raise(raised))
+            refused = await cluster.load(version=2)
+        assert isinstance(refused, RequestError)
+        assert (refused.status, says in str(refused)) == (status, True)
+        assert await cluster.load(version=2) == "2"
+
+    with_cluster(work, 1)
+
+
+def _raise(error: Exception) -> str:
+    raise error
+
+
 def test_unloading_leaves_nothing_that_answers_until_something_is_loaded(with_cluster: Callable[..., None]) -> None:
     async def work(cluster: Cluster) -> None:
         assert await cluster.unload() == "1"
