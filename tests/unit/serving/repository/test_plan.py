@@ -38,7 +38,7 @@ def test_a_plan_is_never_seen_half_written(folder: PlanFolder) -> None:
     done = threading.Event()
 
     def write() -> None:
-        for number in range(2000):
+        for number in range(300):
             folder.write(Plan(number, version("x" * (1 + number % 500))))
         done.set()
 
