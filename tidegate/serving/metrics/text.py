@@ -1,12 +1,15 @@
 """The Prometheus text format (version 0.0.4) of all that a pod has counted, in one scrape."""
 
+import os
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 
 from tidegate.serving.metrics.board import WorkerBoard
 from tidegate.serving.metrics.layout import MOST_OF_ONE_ROW, ONE_ROW_EACH, Family, Layout
-from tidegate.serving.metrics.memory import SUFFIX, MetricsMemory
+from tidegate.serving.metrics.memory import KEPT_VERSIONS, SUFFIX, MetricsMemory
 from tidegate.serving.metrics.names import (
     BATCH_BOUNDS,
     BATCH_REQUESTS,
@@ -32,26 +35,32 @@ class Scrape:
     """
 
     def __init__(self, folder: Path, board: WorkerBoard) -> None:
-        """Watch `folder`, in which `MetricsMemory.open` makes files."""
+        """Watch `folder`, in which `MetricsMemory.open` makes files; what is mapped stays, whatever becomes of it."""
         self._folder = folder
         self._board = board
-        self._known: dict[tuple[str, int], _Rendering] = {}
+        self._known: dict[str, tuple[int, _Rendering]] = {}  # inode and lines, by file name
         self._workers = _Rendering(board.memory)
+        self._look()
 
     def __call__(self) -> bytes:
         """Return all metrics as they are now."""
         self._look()
-        renderings = [*self._known.values(), self._workers]
+        renderings = [*(rendering for _, rendering in self._known.values()), self._workers]
         return _document(renderings, _process_lines(self._board))
 
     def _look(self) -> None:
-        try:
-            files = {(path.name, path.stat().st_ino): path for path in sorted(self._folder.glob(f"*{SUFFIX}"))}
-            added = {key: _Rendering(MetricsMemory.load(path)) for key, path in files.items() if key not in self._known}
-        except FileNotFoundError:
-            return  # a file went while its folder was read: what was known is rendered, and the next scrape looks again
-        if files or not self._known:
-            self._known = {key: added.get(key) or self._known[key] for key in files}
+        """Take up new files, and leave out those forgotten for newer ones: none else, since cleaners of /tmp know no better."""
+        there = set()
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            with suppress(FileNotFoundError):  # forgotten at this moment
+                status = path.stat()
+                os.utime(path, ns=(time.time_ns(), status.st_mtime_ns))  # in use, as cleaners understand it
+                if self._known.get(path.name, (0,))[0] != status.st_ino:
+                    self._known[path.name] = (status.st_ino, _Rendering(MetricsMemory.load(path)))
+                there.add(path.name)
+        for name in list(self._known)[: max(0, len(self._known) - KEPT_VERSIONS)]:
+            if name not in there:
+                del self._known[name]
 
 
 def render(memory: MetricsMemory) -> bytes:

@@ -105,24 +105,38 @@ def test_a_version_with_other_inputs_than_before_begins_anew(tmp_path: Path, lay
 
 
 def test_the_last_versions_are_kept(tmp_path: Path, layout: MetricsLayout, board: WorkerBoard) -> None:
+    watching = Scrape(tmp_path, board)
     for version in range(KEPT_VERSIONS + 3):
         path_before = set(tmp_path.glob(f"*{SUFFIX}"))
         MetricsMemory.open(tmp_path, layout, 1, labels(version))
         (path,) = set(tmp_path.glob(f"*{SUFFIX}")) - path_before
         os.utime(path, (version, version))
-    assert set(by_version(Scrape(tmp_path, board)())) == {str(version) for version in range(3, KEPT_VERSIONS + 3)}
+        watching()
+    for scrape in (watching, Scrape(tmp_path, board)):
+        assert set(by_version(scrape())) == {str(version) for version in range(3, KEPT_VERSIONS + 3)}
 
 
 def test_a_folder_that_is_gone_does_not_end_counting(tmp_path: Path, layout: MetricsLayout, board: WorkerBoard) -> None:
     folder = tmp_path / "metrics"
-    metrics = WorkerMetrics(MetricsMemory.open(folder, layout, 2, labels(1)), 0)
+    metrics = [WorkerMetrics(MetricsMemory.open(folder, layout, 2, labels(version)), 0) for version in range(5)]
     scrape = Scrape(folder, board)
-    scrape()
     shutil.rmtree(folder)
-    metrics.count_request(200, 1)
-    assert by_version(scrape()) == {"1": 1}
-    MetricsMemory.open(folder, layout, 2, labels(2))
-    assert set(by_version(scrape())) == {"2"}
+    metrics[0].count_request(200, 1)
+    expected = {"0": 1, "1": 0, "2": 0, "3": 0, "4": 0}
+    assert by_version(scrape()) == expected
+    MetricsMemory.open(folder, layout, 2, labels(5))
+    assert by_version(scrape()) == expected | {"5": 0}
+
+
+def test_files_in_use_look_so_and_the_order_of_versions_stays(
+    tmp_path: Path, layout: MetricsLayout, board: WorkerBoard
+) -> None:
+    MetricsMemory.open(tmp_path, layout, 2, labels(1))
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (1, 1))
+    Scrape(tmp_path, board)()
+    assert path.stat().st_mtime == 1
+    assert path.stat().st_atime > time.time() - 60
 
 
 def test_what_another_process_counts_is_seen(tmp_path: Path, layout: MetricsLayout, board: WorkerBoard) -> None:
