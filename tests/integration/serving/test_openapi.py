@@ -22,6 +22,8 @@ from schemathesis.specs.openapi.checks import (
 
 from tests import small_packages
 from tests.integration.serving.http_exchange import ask
+from tidegate.registry.registry import ModelRegistry
+from tidegate.storage.directory import DirectoryStore
 
 PROTOCOL = Path(__file__).parents[4] / "shared/specs/open-inference-protocol/open_inference_rest.yaml"
 CHECKS = [
@@ -106,6 +108,22 @@ def test_the_documents_examples_are_answered(servers: Callable[[str], Any], name
         example = operation["requestBody"]["content"]["application/json"]["example"]
         status, answer = server.request(operation["path"], example)
         assert status == 200, answer
+
+
+def test_the_repository_does_as_the_document_says(launch: Callable[..., Any], tmp_path: Path) -> None:
+    registry = ModelRegistry(DirectoryStore(tmp_path / "store"), actor="test")
+    for number in (1, 2):
+        registry.register(small_packages.adder(tmp_path / str(number), float(number)), reason="a version")
+    registry.move_alias("adder", "champion", 1, reason="first", expected=None)
+    server = launch(tmp_path / "1", repository=tmp_path / "store", online_store=None, grpc_port=0)
+    base = f"http://127.0.0.1:{server.http_port}"
+    _, document = server.request("/openapi.json")
+    asked = [operation for operation in operations_of(document) if operation.path.startswith("/v2/repository/")]
+    assert len(asked) == 3
+    for operation in asked:
+        assert 200 in statuses_of(operation, base, GenerationMode.POSITIVE)
+        assert 400 in statuses_of(operation, base, GenerationMode.NEGATIVE)
+    assert server.request("/openapi.json")[0] == 503, "the last of them has unloaded the model"
 
 
 def test_methods_that_the_document_lacks_are_not_allowed(servers: Callable[[str], Any]) -> None:

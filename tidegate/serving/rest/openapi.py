@@ -29,9 +29,10 @@ _REFUSALS = {
     429: "Too much is waiting already; try again after the seconds in Retry-After.",
     500: "The model failed on this input.",
     503: "The server is not ready, a required feature is missing, or the answer could not be recorded.",
-    504: "The request's deadline passed before it was computed.",
+    504: "The request's deadline passed before it was computed; or a worker did not follow in time.",
 }
 _INFER_REFUSALS = (400, 408, 413, 415, 429, 500, 503, 504)
+_REPOSITORY_REFUSALS = (400, 404, 408, 409, 413, 415, 429, 503, 504)
 _BINARY_IN_WORDS = (
     "Tensors may travel in binary, both ways (the binary tensor data extension): the body is then the JSON, "
     f"{_HEADER_LENGTH} bytes of it, followed by the data of all tensors that have `binary_data_size` instead of `data`, in "
@@ -106,7 +107,7 @@ class _Document:
             "/v2/health/live": _get("serverLive", "Whether the server runs", _object(live={"const": True})),
             "/v2/health/ready": _get("serverReady", "Whether the server takes requests", ready, unready=ready),
             "/metrics": _get("metrics", "All workers' metrics, in Prometheus's text format", {"type": "string"}, "text/plain"),
-            OPENAPI_PATH: _get("openapi", "This document", {"type": "object", "required": ["openapi"]}),
+            OPENAPI_PATH: _get("openapi", "This document", {"type": "object", "required": ["openapi"]}, refusals=(503,)),
         }
 
     def _v2(self) -> Schema:
@@ -177,15 +178,19 @@ class _Document:
     def _repository(self) -> Schema:
         text = {"type": "string"}
         state = _object(name=text, version=text, state={"enum": ["READY", "LOADING", "UNAVAILABLE"]}, reason=text)
-        which = _object() | {"properties": {"parameters": {"type": "object", "properties": {"version": text, "alias": text}}}}
-        ready = _object() | {"properties": {"ready": {"type": "boolean"}}}
-        base, refusals = f"/v2/repository/models/{self._name}", (400, 404, 409, 413, 415, 503)
+        states = {"type": "array", "items": state}
+        ready = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+        version = {"type": ["integer", "string"], "description": "A version's number."}
+        which = {"alias": {**text, "description": "Such as champion, which is meant without either."}, "version": version}
+        given = {"type": "object", "properties": which, "additionalProperties": False, "maxProperties": 1}
+        load = {"type": "object", "properties": {"parameters": given}}
+        unload = {"type": "object", "properties": {"parameters": {"type": "object"}}}
+        name, base = {"const": self._name}, f"/v2/repository/models/{self._name}"
+        loaded, unloaded = (_object(name=name, version=text, **{action: {"const": True}}) for action in ("load", "unload"))
         return {
-            "/v2/repository/index": _post(
-                "repositoryIndex", "The versions in the repository", ready, {"type": "array", "items": state}, refusals
-            ),
-            f"{base}/load": _post("repositoryLoad", "Let another version answer", which, {}, refusals),
-            f"{base}/unload": _post("repositoryUnload", "Let no version answer", which, {}, refusals),
+            "/v2/repository/index": _post("repositoryIndex", "The versions in the repository", ready, states),
+            f"{base}/load": _post("repositoryLoad", "Let another version answer", load, loaded),
+            f"{base}/unload": _post("repositoryUnload", "Let no version answer", unload, unloaded),
         }
 
     def _schemas(self) -> Schema:
@@ -258,11 +263,11 @@ def _get(
     return {"get": {"operationId": operation, "summary": summary, "responses": responses | _refusals(refusals)}}
 
 
-def _post(operation: str, summary: str, asked: Schema, answered: Schema, refusals: Iterable[int]) -> Schema:
+def _post(operation: str, summary: str, asked: Schema, answered: Schema) -> Schema:
     responses: Schema = {"200": {"description": summary, "content": {_JSON: {"schema": answered}}}}
     body = {"required": False, "content": {_JSON: {"schema": asked}}}
     told = {"operationId": operation, "summary": summary, "requestBody": body}
-    return {"post": {**told, "responses": responses | _refusals(refusals)}}
+    return {"post": {**told, "responses": responses | _refusals(_REPOSITORY_REFUSALS)}}
 
 
 def _object(**properties: Any) -> Schema:
@@ -281,5 +286,5 @@ def _refusal(status: int) -> Schema:
     refusal: Schema = {"description": _REFUSALS[status], "content": {_JSON: {"schema": _ref("Error")}}}
     if status == 429:
         seconds = {"type": "integer", "minimum": 1}
-        refusal["headers"] = {"Retry-After": {"description": "Seconds", "required": True, "schema": seconds}}
+        refusal["headers"] = {"Retry-After": {"description": "Seconds", "required": False, "schema": seconds}}
     return refusal
