@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.serving.otlp_collector import Collector, attributes_of, collecting
 
@@ -162,6 +164,31 @@ def test_the_access_log_has_a_line_a_request(
     assert all(line["latency_us"] > 0 for line in lines)
     assert "confidential" not in server.stderr
     assert [line.get("trace_id") for line in lines] == [TRACE if line["id"] == "r1" else None for line in lines]
+
+
+def test_one_scrape_shows_all_workers_and_their_processes(
+    launch: Callable[..., Any], v2_body: Callable[..., Any], eventually: Callable[..., None]
+) -> None:
+    server = launch(workers=2)
+    eventually(lambda: scraped(server)["tidegate_workers_ready"] == [2], "both workers")
+    for _ in range(20):
+        assert server.request(PATH, v2_body())[0] == 200
+    for _ in range(6):  # whichever worker answers
+        found = scraped(server)
+        assert sum(found["tidegate_requests_total"]) == found["tidegate_request_latency_seconds_count"][0] == 20
+        assert found["tidegate_batch_rows_sum"] == found["tidegate_batch_requests_sum"] == [20]
+        assert len(found["process_resident_memory_bytes"]) == len(found["process_start_time_seconds"]) == 2
+        assert 1 <= found["tidegate_connections_open"][0] <= 3
+        assert found["tidegate_batch_queue_rows"] == [0]
+
+
+def scraped(server: Any) -> dict[str, list[float]]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    found: dict[str, list[float]] = {}
+    for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+        found.setdefault(sample.name, []).append(sample.value)
+    return found
 
 
 def test_a_stderr_that_nobody_reads_stalls_nothing(launch: Callable[..., Any], v2_body: Callable[..., Any]) -> None:

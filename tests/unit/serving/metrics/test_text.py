@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,18 @@ def test_every_metric_of_the_list_is_there_with_its_kind_and_labels(
         assert family.samples
         assert all(set(sample.labels) - {"le"} == expected for sample in family.samples), metric.name
     assert families == {}
+
+
+def test_prometheus_itself_takes_the_text(
+    program: Callable[[str], str], tmp_path: Path, layout: MetricsLayout, board: WorkerBoard
+) -> None:
+    for version in range(3):
+        WorkerMetrics(MetricsMemory.open(tmp_path, layout, 2, labels(version)), 0).count_request(200, 1_000_000)
+    text = Scrape(tmp_path, board)()
+    done = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
+    complaints = [line for line in (done.stdout + done.stderr).decode().splitlines() if line]
+    assert done.returncode == 0, complaints
+    assert complaints == []
 
 
 @pytest.mark.parametrize("value", ['v"3', "back\\slash", "two\nlines", "100 %d", "ümläut {}"])
