@@ -144,8 +144,12 @@ def grpc_infer(server: Any, *metadata: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("access_log", "expected"),
     [
-        pytest.param("all", [("http", 200, "r1", 2), ("http", 400, "r2", None), ("grpc", 200, "g1", 1)], id="all"),
-        pytest.param("errors", [("http", 400, "r2", None)], id="errors"),
+        pytest.param(
+            "all",
+            [("http", 200, "r1", 2), ("http", 400, "r2", None), ("http", 404, None, None), ("grpc", 200, "g1", 1)],
+            id="all",
+        ),
+        pytest.param("errors", [("http", 400, "r2", None), ("http", 404, None, None)], id="errors"),
         pytest.param("off", [], id="off"),
     ],
 )
@@ -157,13 +161,14 @@ def test_the_access_log_has_a_line_a_request(
     bad = v2_body("r2")
     bad["inputs"][0]["data"] = ["confidential", "one too many"]
     assert server.request(PATH, bad)[0] == 400
+    assert server.request("/v2/models/other/infer", v2_body())[0] == 404
     grpc_infer(server)
     server.stop()
     lines = [event for event in server.events if event["event"] == "request"]
-    assert [(line["protocol"], line["status"], line["id"], line.get("rows")) for line in lines] == expected
+    assert [(line["protocol"], line["status"], line.get("id"), line.get("rows")) for line in lines] == expected
     assert all(line["latency_us"] > 0 for line in lines)
     assert "confidential" not in server.stderr
-    assert [line.get("trace_id") for line in lines] == [TRACE if line["id"] == "r1" else None for line in lines]
+    assert [line.get("trace_id") for line in lines] == [TRACE if line.get("id") == "r1" else None for line in lines]
 
 
 def test_one_scrape_shows_all_workers_and_their_processes(

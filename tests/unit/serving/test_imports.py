@@ -4,7 +4,20 @@ import subprocess
 import sys
 
 FORBIDDEN = ["training", "optimization", "monitoring", "features.repository", "project", "registry"]
-HEAVY = ["feast", "kfp", "evidently", "sklearn", "pandas", "duckdb", "pydantic", "boto3", "matplotlib", "onnx", "grpc"]
+HEAVY = [
+    "feast",
+    "kfp",
+    "evidently",
+    "sklearn",
+    "pandas",
+    "duckdb",
+    "pydantic",
+    "boto3",
+    "matplotlib",
+    "onnx",
+    "grpc",
+    "opentelemetry",
+]
 
 
 def test_serving_imports_nothing_it_does_not_need() -> None:

@@ -53,7 +53,10 @@ class InferenceService:
     def _infer(self, call: Call, message: bytes | memoryview) -> None:
         model = self._endpoint.model
         if model is None:
-            raise self._endpoint.refusal()
+            error = self._endpoint.refusal()
+            if self._access_log is not None:
+                self._access_log.note("grpc", perf_counter_ns() - call.began, None, error)
+            raise error
         try:
             name, version, request = codec.decode(message)
             self._check_addressed(model, name, version)

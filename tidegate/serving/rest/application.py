@@ -79,10 +79,16 @@ class RestApplication:
             else:
                 self._route(exchange)
         except RequestError as error:
-            _refuse(exchange, error)
+            self._turn_away(exchange, error)
         except Exception as error:  # whatever a request can bring about, the server outlives it
             emit("internal error", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
-            _refuse(exchange, RequestError(500, "internal error; see the server's log"))
+            self._turn_away(exchange, RequestError(500, "internal error; see the server's log"))
+
+    def _turn_away(self, exchange: Exchange, error: RequestError) -> None:
+        """Refuse what no model could be asked."""
+        _refuse(exchange, error)
+        if self._access_log is not None:
+            self._access_log.note("http", perf_counter_ns() - exchange.started, exchange.request, error)
 
     def _infer(self, infer: Infer, exchange: Exchange) -> None:
         model = self._endpoint.model
