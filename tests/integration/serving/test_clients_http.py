@@ -104,10 +104,10 @@ def test_curl_uses_its_connection_again(iris: Any) -> None:
 
 @needs_curl
 def test_curl_that_assumes_http_2_is_refused_and_not_kept_waiting(iris: Any) -> None:
-    begun = time.monotonic()
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
         curl(iris, "--http2-prior-knowledge", target="/v2")
-    assert time.monotonic() - begun < 5
+    timed_out = 28
+    assert refusal.value.returncode != timed_out
 
 
 def test_httpx_and_its_pool(iris: Any) -> None:
