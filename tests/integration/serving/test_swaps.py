@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from tests.small_packages import adder, slow
 from tidegate.packaging.format.golden import Golden, read_golden
-from tidegate.packaging.format.package import read_manifest, write_package
+from tidegate.packaging.format.package import copy_package, read_manifest, write_package
 from tidegate.registry.registry import ModelRegistry
 from tidegate.serving.grpc_v2.messages import methods_of
 from tidegate.serving.metrics.names import REQUESTS, WORKERS_READY
@@ -292,6 +293,24 @@ def test_another_version_may_take_other_inputs(serve: Callable[..., Any]) -> Non
     assert server.request("/v2/models/adder")[1]["inputs"][0]["name"] == "y"
     assert load(server, version=1)[0] == 200
     assert answered_by(server) == "1"
+
+
+def test_versions_share_the_online_store(
+    launch: Callable[..., Any], v2_body: Callable[..., dict[str, Any]], tiny_package: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(tiny_package)
+    copy_package(tiny_package, tmp_path / "renewed", msgspec.structs.replace(manifest, metrics={"auc": 0.9}))
+    registry = ModelRegistry(DirectoryStore(tmp_path / "store"), actor="test")
+    for package in (tiny_package, tmp_path / "renewed"):
+        registry.register(package, reason="a version")
+    server = launch(repository=tmp_path / "store")
+    for version in ("1", "2", "1", "2"):
+        status, answer = server.request("/v2/repository/models/tiny/load", {"parameters": {"version": version}})
+        assert (status, answer.get("version")) == (200, version)
+        status, answer = server.request("/v2/models/tiny/infer", v2_body())
+        assert (status, answer.get("model_version")) == (200, version), answer
+    assert server.stop() == 0
+    assert sorted(version for _, version in logged(server)) == ["1", "1", "2", "2"]
 
 
 @pytest.mark.parametrize(
