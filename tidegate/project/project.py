@@ -72,12 +72,6 @@ class Project(Section):
         return self
 
     @model_validator(mode="after")
-    def _one_worker_an_accelerator(self) -> Self:
-        if self.serving.workers > 1 and self.cluster is not None and self.cluster.serving.accelerator is not None:
-            raise misfit("serving.workers", self.serving.workers, "an accelerator is driven by one worker; use 1, and replicas")
-        return self
-
-    @model_validator(mode="after")
     def _validation_is_about_request_inputs(self) -> Self:
         known = self.features.request_inputs
         for name in self.serving.validation.inputs:

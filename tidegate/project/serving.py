@@ -91,7 +91,7 @@ class ValidationSection(Section):
 class ServingSection(Section):
     """The model server."""
 
-    workers: int = Field(default=1, ge=1, le=64)
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that answer; on an accelerator it is always one.")
     max_rows: int = Field(default=1024, ge=1, description="Rows in one request.")
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="Bytes in one request's body.")
     gpu_memory_bytes: int = Field(default=0, ge=0, description="Most memory of a GPU for the graph's tensors; 0 is no limit.")

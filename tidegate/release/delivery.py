@@ -76,6 +76,7 @@ def serving_settings(project: Project, *, clock: str) -> dict[str, Any]:
 
     decided = {name: attrgetter(field)(project) for name, field in DECIDED_BY.items()}
     return {name: value for name, value in decided.items() if value is not None} | {
+        "workers": 1 if project.serves_on_gpu else project.serving.workers,
         "traces": str(project.serving.traces),
         "online_store": project_online_store(project),
         "log_store": project.store_uri,

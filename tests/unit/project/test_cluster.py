@@ -71,7 +71,7 @@ def test_an_unknown_target(tmp_path: Path, document: dict[str, Any]) -> None:
         load(tmp_path, document, "sagemaker")
 
 
-ACCELERATOR = {"serving.workers": 1, "cluster.serving.accelerator": {}, "cluster.serving.runtime": "tidegate-onnx-gpu"}
+ACCELERATOR = {"cluster.serving.accelerator": {}, "cluster.serving.runtime": "tidegate-onnx-gpu"}
 
 
 @pytest.mark.parametrize(
@@ -158,11 +158,6 @@ def test_accepted(tmp_path: Path, document: dict[str, Any], fields: dict[str, ob
             {"cluster.mode": "Knative", "cluster.serving.autoscaling": {"by": "prometheus", "query": "up"}},
             "is KEDA's, which KServe uses in Standard mode only",
             id="kedas-metric",
-        ),
-        pytest.param(
-            {**ACCELERATOR, "serving.workers": 2},
-            "serving.workers: 2: an accelerator is driven by one worker; use 1, and replicas",
-            id="workers-of-one-accelerator",
         ),
         pytest.param(
             {"cluster.mode": "Knative", "rollout.strategy": "replace"},

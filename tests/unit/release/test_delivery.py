@@ -119,6 +119,15 @@ def test_environment_on_a_cluster_names_what_every_pod_reaches(on_cluster):
     assert environment["TIDEGATE_LOG_STORE"] == "s3://models/flights"
 
 
+def test_on_an_accelerator_there_is_one_worker(on_cluster):
+    gpu = "serving: {runtime: tidegate-onnx-gpu, accelerator: {}}"
+    project = on_cluster("online_store: redis://redis.features:6379/0", gpu)
+
+    assert project.serving.workers == 2
+    assert serving_settings(project, clock="wall")["workers"] == 1
+    assert "TIDEGATE_WORKERS" not in serving_environment(project, clock="wall")
+
+
 def test_a_cluster_without_an_online_store_is_one_error(on_cluster):
     with pytest.raises(ProjectError, match=r"cluster\.yaml: cluster\.online_store: required, .* 'flights_v1' .*; name a Redis"):
         serving_environment(on_cluster(), clock="wall")
