@@ -61,6 +61,9 @@ def curl(server: Any, *arguments: str, target: str = INFER) -> subprocess.Comple
         pytest.param(("--http1.0", "--json"), id="HTTP 1.0"),
         pytest.param(("--http1.0", "--header", "Connection: keep-alive", "--json"), id="HTTP 1.0, kept alive"),
         pytest.param(("--http2", "--json"), id="an upgrade to HTTP 2 is passed over"),
+        pytest.param(
+            ("--http1.0", "--header", "Connection: Upgrade", "--header", "Upgrade: h2c", "--json"), id="an upgrade of HTTP 1.0"
+        ),
         pytest.param(("--header", "Transfer-Encoding: chunked", "--json"), id="chunked"),
         pytest.param(("--compressed", "--json"), id="a compressed answer would do"),
         pytest.param(("--header", "Connection: close", "--json"), id="closed after it"),

@@ -226,7 +226,8 @@ class Connection(asyncio.Protocol):
             if not self._is_upgrade():
                 self._at_end = True
                 return
-            data = _head_without_upgrade(self._parser.get_method(), self._target, self._headers) + data[found.args[0] :]
+            line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, self._parser.get_http_version().encode())
+            data = line + _fields_without_upgrade(self._headers) + data[found.args[0] :]
             self._parser, found = httptools.HttpRequestParser(self), None
             try:
                 self._parser.feed_data(data)
@@ -441,8 +442,8 @@ class Connection(asyncio.Protocol):
         return self._refused(413, f"request body: {found}, but at most {most} are allowed; split the request")
 
 
-def _head_without_upgrade(method: bytes, target: bytes, headers: dict[bytes, bytes]) -> bytes:
+def _fields_without_upgrade(headers: dict[bytes, bytes]) -> bytes:
     kept = [(name, value) for name, value in headers.items() if name not in (b"upgrade", b"connection", b"http2-settings")]
     if b"close" in headers.get(b"connection", b"").lower():
         kept.append((b"connection", b"close"))
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(b"%b: %b\r\n" % header for header in kept))
+    return b"".join(b"%b: %b\r\n" % header for header in kept) + b"\r\n"
