@@ -142,6 +142,14 @@ def test_latency_is_summed_over_the_processes_of_a_revision(envoy, metrics):
     assert counts() == (6, 8)
 
 
+def test_latency_is_summed_over_the_versions_that_a_server_has_served(envoy, metrics):
+    metrics.text = histogram(5, 7) + histogram(1, 2)
+
+    latency = ScrapeMetricsSource(FakeTarget(ServerProcess("v2", 1, metrics.port))).observe("flights")["v2"].latency
+
+    assert latency.counts[:2] == (6, 9)
+
+
 def test_another_set_of_buckets_is_one_clear_error(envoy, metrics):
     metrics.text = f'{LATENCY}_bucket{{le="+Inf"}} 1\n'
 
