@@ -94,7 +94,6 @@ class Tracer:
         self._model = model
         self._version = version
         self._share = share
-        self._chance = random.SystemRandom()
         self._run_began = self._run_ended = 0
 
     def follow(self, request: InferRequest, reply: Reply) -> Reply:
@@ -112,7 +111,7 @@ class Tracer:
         return reply_and_end
 
     def _is_sampled(self, parent: TraceParent | None) -> bool:
-        return parent.sampled if parent is not None else self._chance.random() < self._share
+        return parent.sampled if parent is not None else random.random() < self._share
 
     def timed(self, run: Callable[[Arguments], Result]) -> Callable[[Arguments], Result]:
         """Return `run`, of which only one call may happen at a time, such that `mark_run` knows when it was."""
