@@ -111,7 +111,9 @@ class Tracer:
         return reply_and_end
 
     def _is_sampled(self, parent: TraceParent | None) -> bool:
-        return parent.sampled if parent is not None else random.random() < self._share
+        if parent is not None:
+            return parent.sampled
+        return random.random() < self._share  # noqa: S311 — no secret
 
     def timed(self, run: Callable[[Arguments], Result]) -> Callable[[Arguments], Result]:
         """Return `run`, of which only one call may happen at a time, such that `mark_run` knows when it was."""
