@@ -186,9 +186,7 @@ class Worker:
             return None
         from tidegate.serving.grpc_v2.listener import open_grpc
 
-        return await open_grpc(
-            self._endpoint, self._settings, lambda change: self._shared.board.count_connections(self._index, change)
-        )
+        return await open_grpc(self._endpoint, self._settings, self._count_connections)
 
     async def _drain(self, rest: RestListener, grpc: "GrpcListener | None", membership: "Membership | None") -> None:
         seconds = self._settings.drain_seconds
