@@ -40,10 +40,10 @@ def test_the_canary_is_drawn_by_its_percentage_then_the_stable_takes_the_rest(ba
     assert "runtime_fraction" not in stable["match"]
 
 
-def test_a_failed_first_attempt_is_retried_once_at_another_priority(backend):
-    for entry in http_routes(Route("flights", backend("v1"), backend("v2"), 5)):
+def test_a_failed_first_attempt_is_retried_at_another_priority_and_never_twice_at_a_canary(backend):
+    for entry, retries in zip(http_routes(Route("flights", backend("v1"), backend("v2"), 5)), (1, 3), strict=True):
         policy = entry["route"]["retry_policy"]
-        assert policy["num_retries"] == 1
+        assert policy["num_retries"] == retries
         assert policy["retry_on"].startswith("connect-failure,refused-stream,reset,5xx")
         assert policy["retry_priority"]["name"] == "envoy.retry_priorities.previous_priorities"
 

@@ -137,14 +137,15 @@ def _route(backend: Backend, role: str, cluster: str, protocol: str, share: Docu
         "match": match,
         "stat_prefix": f"{backend.revision}.{role}",
         "request_body_buffer_limit": _RETRIED_BODY_BYTES,
-        "route": {"cluster": cluster, "timeout": ROUTE_TIMEOUT, "retry_policy": _retry_policy()},
+        "route": {"cluster": cluster, "timeout": ROUTE_TIMEOUT, "retry_policy": _retry_policy(role)},
     }
 
 
-def _retry_policy() -> Document:
+def _retry_policy(role: str) -> Document:
     return {
-        # One retry: a second would return to the canary, and no longer be a first attempt there.
-        "num_retries": 1,
+        # A canary's requests get one retry: a second would return to it, and no longer be a first attempt there. A worker that
+        # dies leaves several connections behind, so that a retry to the stable may meet another of its.
+        "num_retries": 1 if role == "canary" else 3,
         "retry_on": "connect-failure,refused-stream,reset,5xx,internal,unavailable",
         "per_try_timeout": TRY_TIMEOUT,
         "retry_priority": {
