@@ -17,6 +17,7 @@ from tidegate.serving.protocol.tensors import Tensor
 
 _MODEL_NAME, _MODEL_VERSION, _ID, _PARAMETERS, _RAW_INPUT = (number << 3 | 2 for number in (1, 2, 3, 4, 7))
 _REMEMBERED = 8
+_ONE_VALUE = ([1], [1, 1])
 _LONGEST_MIDDLE = 64 * 1024
 _SINGLE_VALUES = {
     "INT8": Struct("<b"),
@@ -76,7 +77,7 @@ def value_reader(datatype: str, shape: list[int]) -> Callable[[bytes], Any]:
     Of a tensor of one element it makes a list: most requests are one row, which is not worth an array a column. Bytes that are
     not one such element are left as they are, and refused later.
     """
-    if shape not in ([1], [1, 1]):
+    if shape not in _ONE_VALUE:
         return _as_is
     if datatype == "BYTES":
         return _single_text
@@ -90,14 +91,23 @@ class _Outline:
     def __init__(self, middle: bytes, tensors: list[Tensor], outputs: tuple[str, ...] | None) -> None:
         self.middle = middle
         self.outputs = outputs
-        self._tensors = [
-            (tensor.name, tensor.datatype, tensor.shape, value_reader(tensor.datatype, tensor.shape)) for tensor in tensors
-        ]
+        self._tensors = [(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors]
+        self._readers = [value_reader(tensor.datatype, tensor.shape) for tensor in tensors]
+        self._row = _row_of_numbers(tensors)
+        self._row_starts = tuple([bytes((_RAW_INPUT, size)) for size in _sizes(tensors)]) if self._row else ()
 
     def tensors(self, message: bytes, position: int) -> list[Tensor]:
+        """Return the tensors whose raw contents begin at `position`."""
+        if self._row is not None and len(message) - position == self._row.size:
+            row = self._row.unpack_from(message, position)
+            if row[::2] == self._row_starts:
+                return [Tensor(*described, [value]) for described, value in zip(self._tensors, row[1::2], strict=True)]
+        return self._one_by_one(message, position)
+
+    def _one_by_one(self, message: bytes, position: int) -> list[Tensor]:
         tensors = []
         size = len(message)
-        for name, datatype, shape, read in self._tensors:
+        for described, read in zip(self._tensors, self._readers, strict=True):
             if message[position] != _RAW_INPUT:
                 raise NotCanonical
             length = message[position + 1]
@@ -107,11 +117,22 @@ class _Outline:
             end = position + length
             if end > size:
                 raise NotCanonical
-            tensors.append(Tensor(name, datatype, shape, read(message[position:end])))
+            tensors.append(Tensor(*described, read(message[position:end])))
             position = end
         if position != size:
             raise NotCanonical
         return tensors
+
+
+def _row_of_numbers(tensors: list[Tensor]) -> Struct | None:
+    """Return how the raw contents of one row of numbers are written: of each its field's tag and length, and the number."""
+    if any(tensor.shape not in _ONE_VALUE or tensor.datatype not in _SINGLE_VALUES for tensor in tensors):
+        return None
+    return Struct("<" + "".join(f"2s{_SINGLE_VALUES[tensor.datatype].format[1:]}" for tensor in tensors))
+
+
+def _sizes(tensors: list[Tensor]) -> list[int]:
+    return [_SINGLE_VALUES[tensor.datatype].size for tensor in tensors]
 
 
 def _beginning(message: bytes) -> tuple[str, str, str, int]:
