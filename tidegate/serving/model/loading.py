@@ -1,6 +1,5 @@
 """Opens a version of the model in one worker: its graph, proved on the golden sample, its lookups, its log and its counters."""
 
-import logging
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from tidegate.clock import Clock
 from tidegate.errors import ServingError
 from tidegate.packaging.format.manifest import Manifest
 from tidegate.packaging.format.package import read_manifest
-from tidegate.serving.events import EventHandler, emit
+from tidegate.serving.events import emit
 from tidegate.serving.inference_log.opening import open_log
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.layout import MetricsLayout
@@ -116,7 +115,6 @@ class ModelLoader:
         from tidegate.features.online_opening import open_row_reader
 
         if self._online_rows is None:
-            logging.getLogger("tidegate.features").addHandler(EventHandler())
             self._online_rows = open_row_reader(self._settings.online_store)
         reader = OnlineReader(self._online_rows, manifest.features)
         return FeatureLookup(manifest.features, manifest.signature, reader, metrics.count_missing)
