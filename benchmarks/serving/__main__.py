@@ -2,31 +2,35 @@
 
     python -m benchmarks.serving [PART] [--mlserver PYTHON] [--mosec PYTHON] [--rounds 6] [--seconds 1] [--json results.json]
 
-PART is `all`, or one of: `compare` (the servers side by side), `profile` (where every microsecond goes), `startup`, `batching`;
-or `soak`, which is no part of `all`. PYTHON is the interpreter of an environment that holds a peer; KServe's SDK lies beside
-Tidegate. What is measured replaces its part of the results file, and leaves the others. `--quick` has one round, to try it out.
+PART is `all`, or one of: `compare` (the servers side by side), `profile` (where every microsecond goes), `startup`,
+`batching`, `swap`; or `soak`, which is no part of `all`. PYTHON is the interpreter of an environment that holds a peer; that
+of KServe's SDK is Tidegate's own. What is measured replaces its part of the results file, and leaves the others. `--quick` has
+one round, to try it out.
 The exit status is 1 if something is not as it is asked of the server.
 """
 
 import argparse
 import json
 import platform
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmarks.serving import batching, contestants, models, profile, report, rounds, soak, startup
+from benchmarks.serving import batching, contestants, models, profile, report, rounds, soak, startup, swapping
 from benchmarks.serving.models import Case
 from benchmarks.serving.requests import Load
 from benchmarks.serving.rounds import Measured, Plan, Point
 
-PARTS = ("compare", "profile", "startup", "batching")
+PARTS = ("compare", "profile", "startup", "batching", "swap")
 _TENSOR_POINTS = (Point(Load("json", 1), 8), Point(Load("json", 64), 8))  # what another way to send the trees' rows changes
 
 
 def _main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that its servers end with it
     options = _options()
     console = Console(width=160)
     parts = PARTS if options.part == "all" else (options.part,)
@@ -81,6 +85,10 @@ def _measure(parts: tuple[str, ...], options: argparse.Namespace, folder: Path, 
     if "batching" in parts:
         measured["batching"] = batching.measure(cases["cnn"], rounds_, options.seconds, folder / "batching")
         console.print(measured["batching"])
+    if "swap" in parts:
+        successor = models.build_successor(folder / "models")
+        measured["swap"] = swapping.measure(cases["trees"], successor, rounds_, options.seconds, folder / "swap")
+        console.print(measured["swap"])
     if "soak" in parts:
         soaked = soak.measure(cases["trees"], found[0], options.requests, folder / "soak", console.print)
         measured["soak"] = soaked | {"asked": soak.asked(soaked)}

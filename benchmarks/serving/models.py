@@ -77,7 +77,12 @@ def build(name: str, folder: Path) -> Case:
     return _packaged(name, wrap_model(_cnn(rng), name), images, "image", folder / name)
 
 
-def _trees(out: Path) -> Case:
+def build_successor(folder: Path) -> Path:
+    """Package the trees once more with another threshold, which makes another version of the model."""
+    return _trees(folder / "trees-successor", threshold=0.6).package
+
+
+def _trees(out: Path, *, threshold: float = 0.5) -> Case:
     import pandas as pd
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -92,7 +97,7 @@ def _trees(out: Path) -> Case:
         wrap_model(model, "trees"),
         candidate="trees",
         examples=Examples(training=table.slice(0, 15_000), reference=table.slice(15_000), label_column="label"),
-        settings=PackageSettings(name=SERVED_AS, request_inputs=_COLUMNS),
+        settings=PackageSettings(name=SERVED_AS, request_inputs=_COLUMNS, threshold=threshold),
         out=out,
     )
     (graph_input,) = onnx.load(out / "model.onnx").graph.input

@@ -34,6 +34,7 @@ _WITH_LOG, _WITHOUT_LOG, _NULL = "with-log", "without-log", "null"
 _LOG_STAGES = (drive.RECORD, drive.LOG)
 _MOST = {"log": 0.05, "metrics": 0.02, "validation": 0.05}
 _UNEXPLAINED = 0.10
+_ANSWER_BYTES = 200  # about as long as the trees' answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def measure(case: Case, rounds: int, seconds: int, folder: Path) -> dict[str, An
     driven: dict[str, list[dict[str, Any]]] = {}
     with ExitStack() as stack:
         servers: dict[str, Server] = {}
-        for contestant in _contestants(request, case):
+        for contestant in _contestants(request):
             servers[contestant.name] = server = stack.enter_context(contestant.started(case, folder))
             if contestant.name != _NULL:
                 answer(request, server.http_port)
@@ -143,10 +144,10 @@ def _asked(what: str, share: float, most: float) -> dict[str, Any]:
     }
 
 
-def _contestants(request: Request, case: Case) -> list[Contestant]:
+def _contestants(request: Request) -> list[Contestant]:
     def null(_case: Case, ports: Ports, _folder: Path) -> list[str]:
         script = Path(__file__).with_name("peers") / "null_server.py"
-        return [sys.executable, str(script), str(ports.http), str(len(request.body)), str(_answer_bytes(case))]
+        return [sys.executable, str(script), str(ports.http), str(len(request.body)), str(_ANSWER_BYTES)]
 
     def without_log(case: Case, ports: Ports, folder: Path) -> list[str]:
         command = tidegate_command(case, ports, folder)
@@ -159,11 +160,6 @@ def _contestants(request: Request, case: Case) -> list[Contestant]:
         (_NULL, null),
     ]
     return [Contestant(name, command, open_inference_request) for name, command in made]
-
-
-def _answer_bytes(case: Case) -> int:
-    """Return about how long a server's answer is."""
-    return 200 if case.name == "trees" else 400
 
 
 def _loaded(server: Server, request: Request, seconds: int, folder: Path) -> _Whole:
