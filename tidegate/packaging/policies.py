@@ -49,7 +49,7 @@ def _with_policy(spec: TensorSpec, rows: pa.Table, rules: ValidationSection) -> 
     ruled = msgspec.structs.replace(spec, policy=msgspec.structs.replace(policy, imputed=value))
     if problem := policy_problem(ruled):
         raise DataError(f"serving.validation: input {spec.name!r} {problem}; change serving.validation.inputs.{spec.name}")
-    return ruled
+    return ruled if ruled.policy != InputPolicy() else spec
 
 
 def _given(spec: TensorSpec, value: Scalar | None) -> Scalar | None:

@@ -132,7 +132,9 @@ def write_package(
             _write(fresh / BILL_NAME, bill_of_materials(made))
             complete = _listing(made, fresh)
             check_manifest(complete, str(to))
-            encoded = msgspec.json.format(msgspec.json.encode(complete, order="deterministic"), indent=2)
+            # msgspec leaves a text out if it is the default itself, and writes one that only equals it: read, all are the same.
+            as_read = msgspec.json.decode(msgspec.json.encode(complete), type=Manifest)
+            encoded = msgspec.json.format(msgspec.json.encode(as_read, order="deterministic"), indent=2)
             _write(fresh / MANIFEST_NAME, encoded + b"\n")
             put_in_place(fresh, to)
     except OSError as error:
