@@ -155,16 +155,22 @@ class RequestReader:
         listed: list[Any] = values.tolist()
         return listed
 
-    def _exactly(self, tensors: list[Tensor]) -> Inputs:
-        arrays: dict[str, Array] = {}
+    def _check_names(self, tensors: list[Tensor]) -> None:
+        """Refuse what no input is called, and what is given twice, before any of it is read."""
+        names = set()
         for tensor in tensors:
-            name = tensor.name
-            if name in arrays:
-                raise bad_request(f"tensor {name!r} is given twice")
-            array = array_of(tensor)
-            if self._datatypes.get(name, tensor.datatype) != tensor.datatype:
-                raise bad_request(f"tensor {name!r} is {tensor.datatype}, but this model takes {self._datatypes[name]}")
-            arrays[name] = array
+            if tensor.name in names:
+                raise bad_request(f"tensor {tensor.name!r} is given twice")
+            names.add(tensor.name)
+            if tensor.name not in self._validator.known:
+                raise self._validator.unknown(tensor.name)
+
+    def _exactly(self, tensors: list[Tensor]) -> Inputs:
+        self._check_names(tensors)
+        arrays = {tensor.name: array_of(tensor) for tensor in tensors}
+        for name, datatype in [(tensor.name, tensor.datatype) for tensor in tensors]:
+            if self._datatypes.get(name, datatype) != datatype:
+                raise bad_request(f"tensor {name!r} is {datatype}, but this model takes {self._datatypes[name]}")
         checked = self._validator.check(arrays)
         found = checked.tensors
         if checked.rows != 1 or not self._in_rows:

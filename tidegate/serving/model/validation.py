@@ -41,7 +41,11 @@ class CheckedInputs:
 
 
 class InputValidator:
-    """Checks tensors against the signature of one model package."""
+    """Checks tensors against the signature of one model package.
+
+    Attributes:
+        known: What a tensor may be called: model inputs and entity keys.
+    """
 
     def __init__(self, manifest: Manifest, *, max_rows: int, count_unusual: Callable[[str, int], None]) -> None:
         """Prepare the checks.
@@ -58,7 +62,7 @@ class InputValidator:
         self._feature_checks = tuple(_TensorCheck(spec, count_unusual) for spec in inputs if spec.source == "feature")
         self._all_checks = (*self._request_checks, *self._feature_checks)
         self._feature_names = frozenset(check.name for check in self._feature_checks)
-        self._known = self._feature_names | {check.name for check in self._request_checks} | set(self._keys)
+        self.known = self._feature_names | {check.name for check in self._request_checks} | set(self._keys)
 
     def check(self, tensors: Mapping[str, Array]) -> CheckedInputs:
         """Return the tensors, checked and shaped; raises RequestError (400) naming tensor, row, value and bound."""
@@ -74,11 +78,15 @@ class InputValidator:
         keys = {key: self._key(tensors, key, rows) for key in self._keys if keys_needed or key in tensors}
         return CheckedInputs(rows, checked, keys, features_given, as_sent)
 
+    def unknown(self, name: str) -> RequestError:
+        """Return the refusal of a tensor that is no input."""
+        return bad_request(f"tensor {name!r} is no input of this model; it takes {', '.join(self._wanted())}")
+
     def _row_count(self, tensors: Mapping[str, Array]) -> int:
         rows = -1
         for name, array in tensors.items():
-            if name not in self._known:
-                raise bad_request(f"tensor {name!r} is no input of this model; it takes {', '.join(self._wanted())}")
+            if name not in self.known:
+                raise self.unknown(name)
             if rows == -1:
                 rows, first = array.shape[0], name
             elif array.shape[0] != rows:
@@ -161,10 +169,17 @@ class _TensorCheck:
             raise bad_request(f"tensor {self.name!r} has shape {list(array.shape)}, but this model takes {wanted}")
         if array.size == 0:
             raise bad_request(f"tensor {self.name!r} has shape {list(array.shape)}, which holds no values")
-        lengths = zip(array.shape[1:], self._sizes, strict=False)
-        if any(not least <= found <= greatest for found, (least, greatest) in lengths):
-            self._count_unusual(self.name, rows)
+        self._check_lengths(array, rows)
         return array
+
+    def _check_lengths(self, array: Array, rows: int) -> None:
+        for axis, (found, (least, greatest)) in enumerate(zip(array.shape[1:], self._sizes, strict=False), start=1):
+            if not least <= found <= greatest:
+                self._count_unusual(self.name, rows)
+                if self._policy.out_of_range == "reject":
+                    bounds = f"[{least}, {greatest}]"
+                    raise bad_request(f"tensor {self.name!r} axis {axis} is {found} long, outside the trained range {bounds}")
+                return
 
     def _check_integers(self, array: Array, rows: int) -> Array:
         return self._within_range(array, rows)

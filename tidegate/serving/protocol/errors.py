@@ -2,6 +2,8 @@
 
 from tidegate.errors import ServingError
 
+_LONGEST = 1000  # characters; what a caller sent may be in it
+
 
 class RequestError(ServingError):
     """A request that cannot be answered.
@@ -12,7 +14,7 @@ class RequestError(ServingError):
     """
 
     def __init__(self, status: int, message: str, headers: bytes = b"") -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…")
         self.status = status
         self.headers = headers
 

@@ -167,25 +167,30 @@ class Connection(asyncio.Protocol):
         if not self._listener.opened(self):
             self._refuse(RequestError(503, "too many connections; try again later"))
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Read on."""
-        if self._is_discarding or self._at_end:
-            return
         if not self._in_message:
             self._since = self._listener.now
+        while data and not self._is_discarding and not self._at_end:
+            data = self._read(data)
+
+    def _read(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Read what the parser takes in one go; return what is left, which is something only after an offer to upgrade."""
         try:
             if self._left:
-                data = self._read_plain(data)
+                return self._read_plain(memoryview(data))
             self._framing_bytes += len(data)
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            self._ignore_upgrade()
+            return memoryview(data)[upgrade.args[0] :]
         except RequestError as error:
             self._refuse(error)
         except httptools.HttpParserError as error:
             self._stumble(error)
         else:
             self._check_framing()
+        return b""
 
     def eof_received(self) -> bool:
         """Answer what was asked before the caller closed its side, and then close."""
@@ -345,8 +350,8 @@ class Connection(asyncio.Protocol):
         if self._head_bytes > _MOST_HEAD_BYTES:
             raise self._refused(431, f"the request's head is longer than {_MOST_HEAD_BYTES} bytes")
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Read the body of a request that offered an upgrade, and go on as if it had not."""
+    def _ignore_upgrade(self) -> None:
+        """Go on as if this request had not offered an upgrade; what follows its head is its body."""
         if self._parser.get_method() == b"CONNECT" or b"transfer-encoding" in self._headers:
             self._refuse(RequestError(501, "this server is no proxy, and upgrades no request with a body in chunks"))
             return
@@ -354,18 +359,17 @@ class Connection(asyncio.Protocol):
         if not self._left:
             self._complete()
             self._parser = httptools.HttpRequestParser(self)
-        if rest:
-            self.data_received(rest)
 
-    def _read_plain(self, data: bytes) -> bytes:
+    def _read_plain(self, data: memoryview) -> memoryview:
         """Take what belongs to such a body; return what follows it."""
-        part, rest = data[: self._left], data[self._left :]
+        part = bytes(data[: self._left])
         self._left -= len(part)
+        self._framing_bytes += len(part)  # which `on_body` takes off again
         self.on_body(part)
         if not self._left:
             self._complete()
             self._parser = httptools.HttpRequestParser(self)
-        return rest
+        return data[len(part) :]
 
     # Responses
 

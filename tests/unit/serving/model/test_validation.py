@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from tidegate.packaging.format.manifest import (
     FeatureContract,
     FeatureField,
     FeatureView,
+    InputPolicy,
     Manifest,
     Runtime,
     Signature,
@@ -235,3 +237,34 @@ def test_any_tensors_are_checked_or_a_400(attempt: Attempt, changes: dict[str, A
     validator = InputValidator(MANIFEST, max_rows=3, count_unusual=lambda _name, _values: None)
     checked, status = attempt(lambda: validator.check(good() | changes))
     assert status == 400 or all(array.shape[0] == checked.rows for array in checked.tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("policy", "length", "message"),
+    [
+        pytest.param(InputPolicy(), 9, None, id="counted"),
+        pytest.param(InputPolicy(out_of_range="reject"), 4, None, id="as long as training's longest"),
+        pytest.param(
+            InputPolicy(out_of_range="reject"),
+            5,
+            "tensor 'tokens' axis 1 is 5 long, outside the trained range [2, 4]",
+            id="refused",
+        ),
+    ],
+)
+def test_an_axis_of_another_length_is_a_matter_of_policy(policy: InputPolicy, length: int, message: str | None) -> None:
+    tokens = TensorSpec(name="tokens", datatype="INT64", shape=(-1, -1), sizes=((2, 4),), policy=policy)
+    signature = Signature(inputs=(tokens,), outputs=MANIFEST.signature.outputs)
+    counted: Counter[str] = Counter()
+    validator = InputValidator(
+        msgspec.structs.replace(MANIFEST, signature=signature, features=None),
+        max_rows=3,
+        count_unusual=lambda name, rows: counted.update({name: rows}),
+    )
+    if message is None:
+        assert validator.check({"tokens": np.zeros((1, length), np.int64)}).rows == 1
+    else:
+        with pytest.raises(RequestError) as error:
+            validator.check({"tokens": np.zeros((1, length), np.int64)})
+        assert str(error.value) == message
+    assert counted == ({} if length <= 4 else {"tokens": 1})

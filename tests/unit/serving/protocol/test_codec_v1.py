@@ -16,6 +16,7 @@ from tidegate.serving.protocol.tensors import array_of
 
 Attempt = Callable[[Callable[[], Any]], tuple[Any, int | None]]
 
+
 def arrays(document: Any) -> list[Any]:
     request, _ = codec_v1.decode(json.dumps(document).encode(), DATATYPES, "r1")
     return [array_of(tensor) for tensor in request.tensors]

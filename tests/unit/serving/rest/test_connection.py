@@ -165,8 +165,11 @@ def test_too_many_requests_sent_ahead_are_not_read_until_some_are_answered() -> 
     assert line.statuses == [200] * 20
 
 
-def test_thousands_sent_ahead_in_one_piece_are_answered_without_recursion() -> None:
-    assert len(Line().send(GET * 5000).statuses) == 5000
+@pytest.mark.parametrize("raw", [GET, REQUESTS["an offer to upgrade, no body"][0]], ids=["plain", "with offers to upgrade"])
+def test_thousands_sent_ahead_in_one_piece_are_answered_without_recursion(raw: bytes) -> None:
+    line = Line().send(raw * 5000)
+    assert set(line.statuses) == {200}
+    assert len(line.listener.exchanges) == 5000 * (raw.count(b"HTTP/1.1"))
 
 
 @pytest.mark.parametrize(
