@@ -14,14 +14,19 @@ _VALUE_BYTES = 8
 
 
 class Footprint:
-    """Measures records of one model package."""
+    """Measures records of one model package.
+
+    Attributes:
+        row_bytes: About how many bytes a row takes, but for its texts.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         """Prepare for a signature."""
         inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
         logged = [spec for spec in (*inputs, *outputs) if is_logged(spec)]
-        self._row_bytes = _REQUEST_BYTES + _VALUE_BYTES * sum(_values_in_row(spec) for spec in logged)
-        self._texts = tuple((index, spec.name) for index, spec in enumerate(inputs) if spec.datatype == "BYTES")
+        self.row_bytes = _REQUEST_BYTES + _VALUE_BYTES * sum(_values_in_row(spec) for spec in logged)
+        self._texts = tuple(spec.name for spec in inputs if spec.datatype == "BYTES")
+        self._text_indexes = tuple(index for index, spec in enumerate(inputs) if spec.datatype == "BYTES")
         self._unlogged = frozenset(spec.name for spec in (*inputs, *outputs) if not is_logged(spec))
         self._may_be_large = any(not is_logged(spec) or -1 in spec.shape[1:] for spec in (*inputs, *outputs))
 
@@ -31,19 +36,20 @@ class Footprint:
             most = MOST_VALUES * record.rows
             inputs, outputs = self._logged(record.inputs, most), self._logged(record.outputs, most)
             record = msgspec.structs.replace(record, inputs=inputs, outputs=outputs)
-        record.size = self._size(record)
+        row = record.row
+        if row is None:
+            record.size = self._size_of_columns(record)
+            return record
+        size = self.row_bytes
+        for index in self._text_indexes:
+            if row[index]:
+                size += len(row[index])
+        record.size = size
         return record
 
-    def _size(self, record: LogRecord) -> int:
-        size = self._row_bytes * record.rows
-        row = record.row
-        if row is not None:
-            for index, _ in self._texts:
-                text = row[index]
-                if text:
-                    size += len(text)
-            return size
-        for _, name in self._texts:
+    def _size_of_columns(self, record: LogRecord) -> int:
+        size = self.row_bytes * record.rows
+        for name in self._texts:
             column = record.inputs.get(name)
             if column is not None:
                 size += _text_bytes(column.ravel().tolist())

@@ -26,6 +26,7 @@ from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.storage.store import ObjectStore
 
 _SLICE_RECORDS = 128
+_BLOCK_ROWS = 512
 _SLICE_BYTES = 256 * 1024
 _RETRY_SECONDS = 1.0
 
@@ -74,8 +75,10 @@ class InferenceLog:
         self._metrics = metrics
         self._sample_share = sample_share
         self._slice_records = min(_SLICE_RECORDS, limits.rotate_rows)
+        self._slice_most = min(_SLICE_BYTES, limits.rotate_rows * self._footprint.row_bytes)
         self._slice_bytes = 0
         self._records: deque[LogRecord] = deque()
+        self._packer = self._builder.packer(_BLOCK_ROWS)
         self._batches: deque[LogBatch] = deque()
         self._hours: dict[datetime, list[LogBatch]] = defaultdict(list)
         self._file: LogFile | None = None
@@ -105,9 +108,10 @@ class InferenceLog:
             self._metrics.count_log_dropped(record.rows)
             return
         self._added_rows, self._added_bytes = added_rows, added_bytes
-        self._records.append(record)
         self._slice_bytes += record.size
-        if len(self._records) >= self._slice_records or self._slice_bytes >= _SLICE_BYTES:
+        if self._packer is None or not self._packer.add(record):
+            self._records.append(record)
+        if len(self._records) >= self._slice_records or self._slice_bytes >= self._slice_most:
             self._slice_bytes = 0
             self._make_batches()
             self._call_if_due()
@@ -139,6 +143,8 @@ class InferenceLog:
         """
         records = list(self._slice())
         try:
+            if self._packer is not None:
+                self._batches.extend(self._builder.packed(self._packer))
             self._batches.extend(self._builder.batches(records))
         except Exception as error:  # whatever a record holds, the request must not fail for its log
             self._lose(

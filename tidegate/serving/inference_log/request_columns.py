@@ -17,9 +17,18 @@ _of_request = attrgetter("request_id", "logged_at", "status", "latency_us")
 _FIRST_ROW = "/0"
 
 
-def columns_of_rows(records: Sequence[LogRecord], event_times: Array) -> dict[str, pa.Array]:
-    """Return the columns of requests of one row each; `event_times` in microseconds since the epoch."""
+def columns_of_records(records: Sequence[LogRecord], event_times: Array) -> dict[str, pa.Array]:
+    """Return the columns of records of one row each; `event_times` in microseconds since the epoch."""
     ids, logged_at, statuses, latencies = zip(*map(_of_request, records), strict=True)
+    return columns_of_rows(
+        ids, event_times, _microseconds(logged_at), np.array(statuses, np.int16), np.array(latencies, np.int64)
+    )
+
+
+def columns_of_rows(
+    ids: Sequence[str], event_times: Array, logged_at: Array, statuses: Array, latencies: Array
+) -> dict[str, pa.Array]:
+    """Return the columns of requests of one row each; both times in microseconds since the epoch."""
     joined = f"{_FIRST_ROW.join(ids)}{_FIRST_ROW}"
     if joined.isascii():
         lengths = np.fromiter(map(len, ids), np.int32, len(ids)) + len(_FIRST_ROW)
@@ -31,9 +40,9 @@ def columns_of_rows(records: Sequence[LogRecord], event_times: Array) -> dict[st
         "request_id": texts(ids),
         "row": _zeros(len(ids)),
         "event_time": numbers(event_times, TIMESTAMP),
-        "logged_at": numbers(_microseconds(logged_at), TIMESTAMP),
-        "status": numbers(np.array(statuses, np.int16), pa.int16()),
-        "latency_us": numbers(np.array(latencies, np.int64), pa.int64()),
+        "logged_at": numbers(logged_at, TIMESTAMP),
+        "status": numbers(statuses, pa.int16()),
+        "latency_us": numbers(latencies, pa.int64()),
     }
 
 

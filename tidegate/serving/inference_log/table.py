@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from tidegate.packaging.format.manifest import LABEL, Manifest
 from tidegate.serving.inference_log.arrow_columns import numbers, repeated
+from tidegate.serving.inference_log.packed_rows import PackedColumn, RowPacker, can_be_packed
 from tidegate.serving.inference_log.record import LogRecord
 from tidegate.serving.inference_log.redaction import REDACTED_ERROR, Redaction
-from tidegate.serving.inference_log.request_columns import columns_of_requests, columns_of_rows
+from tidegate.serving.inference_log.request_columns import columns_of_records, columns_of_requests
 from tidegate.serving.inference_log.schema import file_metadata, input_column, log_schema
 from tidegate.serving.inference_log.value_columns import Hashed, Place, RowInputs, ValueColumn, text_column
 from tidegate.serving.protocol.tensors import Array
@@ -77,8 +78,13 @@ class LogTableBuilder:
         self._varying = pa.schema([field for field in self._schema if field.name in columns or field.name in _OF_REQUEST])
         self._inputs = [column for name, column in columns.items() if name in inputs]
         self._others = [column for name, column in columns.items() if name not in inputs]
-        self._row_inputs = RowInputs(
-            [self._schema.field(name) if shown(name) else None for name in inputs], [hashed(name) for name in inputs]
+        fields = [self._schema.field(name) if shown(name) else None for name in inputs]
+        self._row_inputs = RowInputs(fields, [hashed(name) for name in inputs])
+        sources: dict[str, int | str] = {name: index for index, name in enumerate(inputs)}
+        sources |= {name: key for name, (_, key) in places.items() if name.startswith("output_")}
+        packable = manifest.features is None and all(can_be_packed(self._schema.field(name)) for name in columns)
+        self._packed = (
+            [PackedColumn(self._schema.field(name), sources[name], hashed(name)) for name in columns] if packable else None
         )
 
     def batches(self, records: Sequence[LogRecord]) -> Iterator[LogBatch]:
@@ -87,6 +93,18 @@ class LogTableBuilder:
         for group in (in_rows, records if not in_rows else [record for record in records if record.row is None]):
             if group:
                 yield from self._by_hour(group)
+
+    def packer(self, most_rows: int) -> RowPacker | None:
+        """Return what packs answered requests of one row; None for a model whose rows hold more than single values."""
+        if self._packed is None:
+            return None
+        return RowPacker(self._packed, most_rows)
+
+    def packed(self, packer: RowPacker) -> Iterator[LogBatch]:
+        """Yield what the packer holds, and empty it."""
+        for block in packer.take():
+            columns = packer.columns(block) | {"error": pa.nulls(block.rows, pa.string())}
+            yield self._of_columns(block.start // _HOUR, columns, block.rows, block.size)
 
     def table(self, batches: Sequence[LogBatch]) -> pa.Table:
         """Return one row a prediction, in the log's schema but for texts that are the same in every row: dictionaries."""
@@ -115,7 +133,7 @@ class LogTableBuilder:
         counts = [record.rows for record in records]
         rows = [record.row for record in records if record.row is not None]
         if rows:
-            columns = columns_of_rows(records, event_times) | self._row_inputs.of(rows)
+            columns = columns_of_records(records, event_times) | self._row_inputs.of(rows)
         else:
             columns = columns_of_requests(records, counts, event_times)
             inputs = [record.inputs for record in records]
@@ -123,12 +141,12 @@ class LogTableBuilder:
         for column in self._others:
             columns[column.name] = column.of(list(map(column.place, records)), counts)
         columns["error"] = self._errors(records, counts)
-        return LogBatch(
-            datetime.fromtimestamp(hour * 3600, UTC),
-            pa.RecordBatch.from_arrays([columns[name] for name in self._varying.names], schema=self._varying),
-            sum(counts),
-            sum([record.size for record in records]),
-        )
+        return self._of_columns(hour, columns, sum(counts), sum([record.size for record in records]))
+
+    def _of_columns(self, hour: int, columns: dict[str, pa.Array], rows: int, size: int) -> LogBatch:
+        in_order = [columns[name] for name in self._varying.names]
+        batch = pa.RecordBatch.from_arrays(in_order, schema=self._varying)
+        return LogBatch(datetime.fromtimestamp(hour * 3600, UTC), batch, rows, size)
 
     def _errors(self, records: Sequence[LogRecord], counts: Sequence[int]) -> pa.Array:
         errors = [record.error for record in records]

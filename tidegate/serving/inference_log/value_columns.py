@@ -51,12 +51,12 @@ class ValueColumn:
             return self._lists(pieces, counts, present)
         if self._is_text:
             return text_column(_flat_texts(pieces), self._hashed)
-        return _number_column(np.concatenate(pieces, axis=None), self._type, present)
+        return number_column(np.concatenate(pieces, axis=None), self._type, present)
 
     def _lists(self, pieces: Sequence[Array], counts: Sequence[int], present: Array | None) -> pa.Array:
         flat: Array = np.concatenate(pieces, axis=None)
         of_one = self._type.value_type
-        values = text_column(flat.tolist(), self._hashed) if pa.types.is_string(of_one) else _number_column(flat, of_one)
+        values = text_column(flat.tolist(), self._hashed) if pa.types.is_string(of_one) else number_column(flat, of_one)
         lengths = np.repeat([piece.size // count for piece, count in zip(pieces, counts, strict=True)], counts)
         return lists(values, lengths, present)
 
@@ -103,7 +103,7 @@ class _Block:
         if matrix is None:
             return {name: self._with_missing([row[index] for row in rows]) for name, index in self._columns}
         if matrix.dtype.kind == "f" and np.isnan(matrix).any():
-            columns = [_number_column(values, self._type) for values in matrix]
+            columns = [number_column(values, self._type) for values in matrix]
         else:
             columns = rows_of(matrix, self._type)
         return dict(zip(self._names, columns, strict=True))
@@ -134,7 +134,8 @@ def text_column(values: Sequence[Any], hashed: Hashed | None = None) -> pa.Array
     return texts(values if hashed is None else hashed(values))
 
 
-def _number_column(values: Array, type_: pa.DataType, present: Array | None = None) -> pa.Array:
+def number_column(values: Array, type_: pa.DataType, present: Array | None = None) -> pa.Array:
+    """Return a column of numbers or times, null where a value is not `present`, a NaN or a NaT."""
     absent = np.isnan(values) if values.dtype.kind == "f" else np.isnat(values) if values.dtype.kind == "M" else None
     if absent is not None and absent.any():
         present = ~absent if present is None else present & ~absent

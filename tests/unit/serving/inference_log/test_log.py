@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.unit.serving.inference_log.records import TIME, record, row_record
-from tidegate.packaging.format.manifest import Manifest
+from tests.unit.serving.inference_log.any_values import manifest_of
+from tests.unit.serving.inference_log.records import TIME, record, row_record, text
+from tidegate.packaging.format.manifest import Manifest, TensorSpec
 from tidegate.serving.inference_log.limits import LogLimits
 from tidegate.serving.inference_log.log import InferenceLog
 from tidegate.serving.inference_log.record import LogRecord
@@ -197,6 +199,24 @@ def test_one_log_ends_while_the_next_one_writes(make_log: MakeLog, store: Any) -
     versions = [(row["version"], row["request_id"].partition("-")[0]) for row in store.rows()]
     assert set(versions) == {("3", "former"), ("4", "latter"), ("4", "last")}
     assert len(versions) == 401
+
+
+def test_packed_rows_are_rotated_and_written_to_the_last(
+    tiny_manifest: Manifest, store: Any, metric: Any, eventually: Eventually
+) -> None:
+    manifest = manifest_of(tiny_manifest, [TensorSpec(name="x", datatype="FP32", shape=(-1,))])
+    metrics = WorkerMetrics(metric.memory, 0)
+    limits = LogLimits(rotate_rows=10, rotate_seconds=60)
+    log = InferenceLog(store, manifest, model="tiny", version="3", revision="v3", limits=limits, metrics=metrics)
+    outputs = {"probability": np.array([0.25], np.float32), "label": text("late")}
+    for number in range(25):
+        log.add(LogRecord(f"r{number:02d}", 1, TIME, 0, 200, 7, outputs=outputs, row=[number]))
+    assert eventually(lambda: metric(LOG_ROWS) >= 10)
+    log.add(LogRecord("failed", 1, TIME, 0, 500, 7, error="no", row=[1.0]))
+    log.close()
+    assert predictions(store) == ["failed/0", *(f"r{number:02d}/0" for number in range(25))]
+    assert metric(LOG_ROWS) == 26
+    assert metric(LOG_QUEUE_ROWS) == 0
 
 
 def test_nothing_is_lost_or_doubled_between_the_two_threads(make_log: MakeLog, store: Any) -> None:

@@ -1,11 +1,9 @@
 """A row of the log holds all that is to be known of a prediction, in whichever form it was remembered."""
 
 import io
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.logged import as_written
+from tests.unit.serving.inference_log.any_values import SPECS, VALUES, manifest_of
 from tests.unit.serving.inference_log.records import NAN, TIME, record, row_record, text
-from tidegate.packaging.format.manifest import Manifest, Signature, TensorSpec
+from tidegate.packaging.format.manifest import Manifest, TensorSpec
 from tidegate.serving.inference_log.record import LogRecord
 from tidegate.serving.inference_log.redaction import REDACTED_ERROR, Redaction
 from tidegate.serving.inference_log.schema import log_schema
@@ -114,22 +113,6 @@ def test_event_time_is_exact_to_the_microsecond(tiny_manifest: Manifest, moment:
 
 
 IDS = st.text(min_size=1, max_size=8).filter(lambda value: value.isprintable())
-VALUES: dict[str, tuple[Any, Any]] = {  # what a caller may send in one value of the datatype, and what stands for a missing one
-    "BOOL": (st.booleans(), np.bool_),
-    "INT8": (st.integers(-128, 127), np.int8),
-    "INT64": (st.integers(-(2**63), 2**63 - 1), np.int64),
-    "UINT64": (st.integers(0, 2**64 - 1), np.uint64),
-    "FP16": (st.floats(width=16, allow_infinity=False) | st.integers(-9, 9), np.float16),
-    "FP32": (st.floats(width=32, allow_infinity=False) | st.integers(-9, 9), np.float32),
-    "FP64": (st.floats(allow_infinity=False), np.float64),
-    "BYTES": (st.text(max_size=4).filter(str.isprintable) | st.none(), object),
-}
-SPECS = tuple(TensorSpec(name=f"{name}{copy}", datatype=name, shape=(-1, 1)) for name in VALUES for copy in "ab")  # type: ignore[arg-type]
-
-
-def manifest_of(tiny_manifest: Manifest, specs: Sequence[TensorSpec]) -> Manifest:
-    signature = Signature(inputs=tuple(specs), outputs=tiny_manifest.signature.outputs)
-    return msgspec.structs.replace(tiny_manifest, features=None, signature=signature)
 
 
 @given(st.lists(st.tuples(IDS, st.tuples(*(VALUES[spec.datatype][0] for spec in SPECS))), min_size=1, max_size=5))
