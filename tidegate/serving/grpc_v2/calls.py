@@ -50,6 +50,8 @@ class Call:
         head: The request headers.
         began: When its headers had arrived, by `time.perf_counter_ns`.
         ended: Whether the caller has sent all of it.
+        granted: Bytes of the message that the caller was allowed beyond the first window.
+        held: Bytes of message and answer that wait, counted among those of all connections.
         work: Told when the caller is gone, so that what was not begun is not computed.
         closed: Called when the caller is gone or has its whole answer.
         send_window: Bytes that the caller is ready to take.
@@ -70,6 +72,7 @@ class Call:
         "finished",
         "granted",
         "head",
+        "held",
         "id",
         "is_open",
         "moved",
@@ -94,6 +97,7 @@ class Call:
         self.is_open = True
         self.ended = False
         self.granted = 0
+        self.held = 0
         self.work: Abandonable | None = None
         self.closed: Callable[[], None] | None = None
         self.unsent: bytearray | None = None
@@ -132,6 +136,8 @@ class Call:
         if self._buffer is None:
             self._buffer = bytearray()
         self._buffer += payload
+        if payload and not self._hold(len(payload)):
+            return
         try:
             self._read_prefix(self._buffer)
             if ended:
@@ -213,6 +219,8 @@ class Call:
         if not self.unsent:
             self.unsent = bytearray()
             self.moved = self._connection.now
+        if not self._hold(len(message)):
+            return
         self.unsent += _prefix.pack(0, len(message))
         self.unsent += message
         outflow.enqueue(self)
@@ -239,8 +247,18 @@ class Call:
     def close(self) -> None:
         """Take note that the stream has ended."""
         self.is_open = False
+        if self.held:
+            self._connection.register.hold(-self.held)
         if self.closed is not None:
             self.closed()
+
+    def _hold(self, size: int) -> bool:
+        """Count bytes that wait, and refuse the call if all connections have too many of them."""
+        self.held += size
+        if self._connection.register.hold(size):
+            return True
+        self.refuse(Refusal(Code.UNAVAILABLE, "too many long messages wait on all connections; try again later"))
+        return False
 
     def abandon(self) -> None:
         """Take note that the stream has ended before its answer."""

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
-from typing import Protocol, cast
+from typing import cast
 
 from tidegate.errors import in_one_line
 from tidegate.serving.events import emit
@@ -33,6 +33,7 @@ from tidegate.serving.grpc_v2.limits import (
     STREAM_WINDOW,
     ConnectionLimits,
     Patience,
+    Register,
 )
 from tidegate.serving.grpc_v2.outflow import Outflow
 from tidegate.serving.grpc_v2.reading import FrameReader
@@ -47,16 +48,6 @@ _REST_ON_THIS_PORT = (
 )
 
 
-class Register(Protocol):
-    """Knows which connections are open."""
-
-    def opened(self, connection: "GrpcConnection") -> bool:
-        """Take note of a new connection; False if there are too many."""
-
-    def closed(self, connection: "GrpcConnection") -> None:
-        """Take note that a connection is gone."""
-
-
 class GrpcConnection(asyncio.Protocol):
     """Reads one caller's frames and hands over whole calls.
 
@@ -65,6 +56,7 @@ class GrpcConnection(asyncio.Protocol):
         limits: What the caller may cost.
         outflow: What leaves.
         grants: Permission to send long messages.
+        register: Knows all connections.
         now: When the last bytes arrived, by `time.perf_counter_ns`.
     """
 
@@ -79,7 +71,7 @@ class GrpcConnection(asyncio.Protocol):
         self.calls: dict[int, Call] = {}
         self.now = 0
         self._methods = methods
-        self._register = register
+        self.register = register
         self._headers = HeaderDecoder()
         self._last_id = 0
         self._receive_window = CONNECTION_WINDOW
@@ -106,14 +98,14 @@ class GrpcConnection(asyncio.Protocol):
             Setting.MAX_FRAME_SIZE: FRAME_BYTES,
             Setting.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
         }
-        if not self._register.opened(self):
+        if not self.register.opened(self):
             self._close(ErrorCode.NO_ERROR, "too many connections")
             return
         transport.write(frames.settings(stated) + frames.window_update(0, CONNECTION_WINDOW - frames.DEFAULT_WINDOW))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the caller is gone."""
-        self._register.closed(self)
+        self.register.closed(self)
         self._stop()
         self._end_calls()
 

@@ -1,14 +1,20 @@
 """What one caller may cost: streams, bytes in flight, time, and frames that do no work."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from tidegate.serving.grpc_v2.frames import ConnectionViolation, ErrorCode
+
+if TYPE_CHECKING:
+    from tidegate.serving.grpc_v2.connection import GrpcConnection
 
 MAX_STREAMS = 256
 FRAME_BYTES = 65_536
 STREAM_WINDOW = 256 * 1024
 CONNECTION_WINDOW = 4 * 1024 * 1024
 LONGEST_MESSAGES_AT_ONCE = 8
+MOST_HELD_BYTES = 256 * 1024 * 1024
+"""Of all connections: parts of messages that are not whole, and answers that their callers have no room for."""
 
 _IDLE_FRAMES = 1000
 _IDLE_FRAMES_PER_ANSWER = 8  # window updates, and pings that measure the network
@@ -27,6 +33,19 @@ class ConnectionLimits:
     message_bytes: int
     read_ns: int
     idle_ns: int
+
+
+class Register(Protocol):
+    """Knows all connections, and what they hold together."""
+
+    def opened(self, connection: "GrpcConnection") -> bool:
+        """Take note of a new connection; False if there are too many."""
+
+    def closed(self, connection: "GrpcConnection") -> None:
+        """Take note that a connection is gone."""
+
+    def hold(self, change: int) -> bool:
+        """Take note of so many more (or fewer) bytes that wait; False if they are too many in all connections."""
 
 
 class Patience:

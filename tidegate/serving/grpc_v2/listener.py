@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from tidegate.errors import ServingError
 from tidegate.serving.grpc_v2.connection import GrpcConnection
 from tidegate.serving.grpc_v2.health import HealthService
-from tidegate.serving.grpc_v2.limits import ConnectionLimits
+from tidegate.serving.grpc_v2.limits import MOST_HELD_BYTES, ConnectionLimits
 from tidegate.serving.grpc_v2.repository import RepositoryService
 from tidegate.serving.grpc_v2.service import InferenceService
 from tidegate.serving.model.endpoint import Endpoint
@@ -53,6 +53,7 @@ class GrpcListener:
         )
         self._count_connections = count_connections
         self._connections: set[GrpcConnection] = set()
+        self._held_bytes = 0
         self._server: asyncio.Server | None = None
         self._sweep_seconds = min(_SWEEP_SECONDS, settings.read_seconds / 4, settings.idle_seconds / 4)
         self._sweeping: asyncio.TimerHandle | None = None
@@ -102,6 +103,11 @@ class GrpcListener:
         """Take note that a connection is gone."""
         self._connections.discard(connection)
         self._count_connections(-1)
+
+    def hold(self, change: int) -> bool:
+        """Take note of so many more (or fewer) bytes that wait; False if they are too many in all connections."""
+        self._held_bytes += change
+        return self._held_bytes <= MOST_HELD_BYTES
 
     def _connection(self) -> GrpcConnection:
         return GrpcConnection(self._methods, self._limits, self)

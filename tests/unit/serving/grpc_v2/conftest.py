@@ -82,6 +82,8 @@ class SilentTransport(asyncio.Transport):
 class OpenConnections:
     at_most: int = 100
     open: set[GrpcConnection] = field(default_factory=set)
+    most_held: int = 100_000_000
+    held: int = 0
 
     def opened(self, connection: GrpcConnection) -> bool:
         self.open.add(connection)
@@ -89,6 +91,10 @@ class OpenConnections:
 
     def closed(self, connection: GrpcConnection) -> None:
         self.open.remove(connection)
+
+    def hold(self, change: int) -> bool:
+        self.held += change
+        return self.held <= self.most_held
 
 
 @dataclass

@@ -307,6 +307,35 @@ def test_long_answers_stop_at_a_full_socket(new_caller: Callable[..., Caller]) -
     assert body + caller.answer(1)[1] == prefixed(bytes(1_000_000))
 
 
+def test_messages_that_wait_are_bounded_over_all_connections(new_caller: Callable[..., Caller]) -> None:
+    callers = [new_caller() for _ in range(3)]
+    register = callers[0].register
+    register.most_held = 110_000
+    for caller in callers:
+        caller.greet()
+        caller.read()
+        caller.send(caller.headers(1), data(1, prefixed(bytes(49_995), size=100_000), ends=False))
+    refused = callers[2].answer(1)[0]
+    assert of(refused) == (Code.UNAVAILABLE, "too many long messages wait on all connections; try again later")
+    assert register.held == 100_000
+    callers[0].send(frame(frames.RST_STREAM, 0, 1, bytes(4)))
+    callers[1].connection.connection_lost(None)
+    assert register.held == 0
+
+
+def test_answers_that_wait_are_bounded_too(new_caller: Callable[..., Caller]) -> None:
+    caller = new_caller()
+    caller.register.most_held = 150_000
+    caller.greet(INITIAL_WINDOW_SIZE=0)
+    for stream in (1, 3):
+        caller.call(stream, b"", WAIT)
+        caller.calls[-1].answer(bytes(100_000))
+    assert of(caller.answer(3)[0])[0] == Code.UNAVAILABLE
+    caller.send(frames.window_update(0, 1_000_000), frames.window_update(1, 1_000_000))
+    assert caller.answer(1)[1] == prefixed(bytes(100_000))
+    assert caller.register.held == 0
+
+
 @pytest.mark.parametrize(
     "begin",
     [
