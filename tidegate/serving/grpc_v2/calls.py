@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING, Protocol
 
 from tidegate.errors import in_one_line
 from tidegate.serving.events import emit
+from tidegate.serving.grpc_v2.arriving import PREFIX_BYTES, ArrivingMessage, prefix
 from tidegate.serving.grpc_v2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode, StreamViolation, frame
 from tidegate.serving.grpc_v2.headers import CallHead
 from tidegate.serving.grpc_v2.status import ANSWER_HEADERS, ANSWER_TRAILERS, Code, Refusal
 from tidegate.serving.protocol.compression import decompressed
-from tidegate.serving.protocol.errors import RequestError, bad_request
+from tidegate.serving.protocol.errors import RequestError
 
 if TYPE_CHECKING:
     from tidegate.serving.grpc_v2.connection import GrpcConnection
-
-PREFIX_BYTES = 5
-"""Each message is preceded by whether it is compressed (1 byte) and its length (4 bytes)."""
 
 _answer_start = Struct(f">5sI{len(ANSWER_HEADERS)}sIBIBI")
 _HEADERS_START = frame(HEADERS, END_HEADERS, 0, ANSWER_HEADERS)[:5]
 _answer_end = Struct(f">5sI{len(ANSWER_TRAILERS)}s")
 _TRAILERS_START = frame(HEADERS, END_HEADERS | END_STREAM, 0, ANSWER_TRAILERS)[:5]
-_prefix = Struct(">BI")
 
 
 class Abandonable(Protocol):
@@ -35,7 +32,7 @@ class Abandonable(Protocol):
     abandoned: bool
 
 
-Method = Callable[["Call", bytes | memoryview], None]
+Method = Callable[["Call", bytes], None]
 """Answers one call, given its message: now or later it calls `answer` or `refuse` once, or `send` and at last `finish`.
 
 A RequestError that it raises is the refusal.
@@ -60,10 +57,9 @@ class Call:
     """
 
     __slots__ = (
-        "_buffer",
+        "_arriving",
         "_connection",
         "_headers_sent",
-        "_message_bytes",
         "_method",
         "_receive_window",
         "began",
@@ -87,8 +83,7 @@ class Call:
         self._connection = connection
         self._method = method
         self._receive_window = receive_window
-        self._buffer: bytearray | None = None
-        self._message_bytes = -1
+        self._arriving: ArrivingMessage | None = None
         self._headers_sent = False
         self.id = stream_id
         self.head = head
@@ -108,9 +103,9 @@ class Call:
 
     def receive(self, payload: bytes, flow_bytes: int, ended: bool) -> None:
         """Take the next piece; `flow_bytes` is its size with padding. Raises StreamViolation."""
-        if ended and self._buffer is None and not self.ended:
+        if ended and self._arriving is None and not self.ended:
             size = len(payload) - PREFIX_BYTES
-            if 0 <= size <= self._connection.limits.message_bytes and payload[:PREFIX_BYTES] == _prefix.pack(0, size):
+            if 0 <= size <= self._connection.limits.message_bytes and payload[:PREFIX_BYTES] == prefix.pack(0, size):
                 self.ended = True
                 self._check_content_length(len(payload))
                 self._deliver(payload[PREFIX_BYTES:])
@@ -133,54 +128,33 @@ class Call:
         if self._receive_window < 0:
             raise StreamViolation(self.id, ErrorCode.FLOW_CONTROL_ERROR)
         self.ended = ended
-        if self._buffer is None:
-            self._buffer = bytearray()
-        self._buffer += payload
-        if payload and not self._hold(len(payload)):
-            return
+        arriving = self._arriving
+        if arriving is None:
+            limit = self._connection.limits.message_bytes
+            arriving = self._arriving = ArrivingMessage(limit, may_be_compressed=self.head.encoding != "identity")
+        before = arriving.held
         try:
-            self._read_prefix(self._buffer)
+            arriving.add(payload)
+            if not self._hold(arriving.held - before):
+                return
             if ended:
-                self._check_content_length(len(self._buffer))
-                self._check_whole(self._buffer)
+                self._check_content_length(arriving.received)
+                message = arriving.whole()
+                self._arriving = None
+                self._deliver(message, compressed=arriving.is_compressed)
+            elif arriving.missing > self._receive_window:
+                self._connection.grants.ask(self, arriving.missing - self._receive_window)
         except RequestError as error:
             self.refuse(Refusal.of(error))
-            return
-        if ended:
-            self._deliver(memoryview(self._buffer)[PREFIX_BYTES:], compressed=bool(self._buffer[0]))
-        elif self._message_bytes >= 0:
-            missing = PREFIX_BYTES + self._message_bytes - len(self._buffer) - self._receive_window
-            if missing > 0:
-                self._connection.grants.ask(self, missing)
-
-    def _read_prefix(self, buffer: bytearray) -> None:
-        if self._message_bytes < 0 and len(buffer) >= PREFIX_BYTES:
-            compressed, size = _prefix.unpack_from(buffer)
-            limit = self._connection.limits.message_bytes
-            if compressed > 1:
-                raise bad_request(f"message starts with {compressed}, which says neither compressed (1) nor not (0)")
-            if compressed and self.head.encoding == "identity":
-                raise RequestError(500, "message is marked as compressed, but the call has no grpc-encoding")
-            if size > limit:
-                raise RequestError(413, f"message is {size} bytes long; at most {limit} are allowed: send fewer rows at a time")
-            self._message_bytes = size
-        if 0 <= self._message_bytes < len(buffer) - PREFIX_BYTES:
-            raise RequestError(501, "a call takes one message, but more than one was sent")
-
-    def _check_whole(self, buffer: bytearray) -> None:
-        if not buffer:
-            raise RequestError(501, "a call takes one message, but none was sent")
-        if len(buffer) != PREFIX_BYTES + self._message_bytes:
-            raise bad_request("the call's data ends before its message does")
 
     def _check_content_length(self, received: int) -> None:
         if self.head.content_length is not None and self.head.content_length != received:
             raise StreamViolation(self.id, ErrorCode.PROTOCOL_ERROR)
 
-    def _deliver(self, message: bytes | memoryview, *, compressed: bool = False) -> None:
+    def _deliver(self, message: bytes, *, compressed: bool = False) -> None:
         try:
             if compressed:
-                message = decompressed(bytes(message), self.head.encoding, self._connection.limits.message_bytes)
+                message = decompressed(message, self.head.encoding, self._connection.limits.message_bytes)
             self._method(self, message)
         except RequestError as error:
             self.refuse(Refusal.of(error))
@@ -221,7 +195,7 @@ class Call:
             self.moved = self._connection.now
         if not self._hold(len(message)):
             return
-        self.unsent += _prefix.pack(0, len(message))
+        self.unsent += prefix.pack(0, len(message))
         self.unsent += message
         outflow.enqueue(self)
 

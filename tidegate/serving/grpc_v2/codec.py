@@ -40,23 +40,22 @@ _CONTENTS = {
 _outlines = Outlines()
 
 
-def decode(message: bytes | memoryview) -> tuple[str, str, InferRequest]:
+def decode(message: bytes) -> tuple[str, str, InferRequest]:
     """Read a `ModelInferRequest`: the model's name, its version if one was asked for, and the request itself.
 
     Raises:
         RequestError: The message is no such request (status 400).
     """
-    whole = bytes(message)
-    found = _outlines.read(whole)
+    found = _outlines.read(message)
     if found is not None:
         name, version, given, outputs, tensors = found
     else:
-        sent = _parsed(whole)
+        sent = _parsed(message)
         name, version, given = sent.model_name, sent.model_version, sent.id
         outputs = tuple([output.name for output in sent.outputs]) or None
         if sent.raw_input_contents:
             tensors = _from_raw(sent.inputs, sent.raw_input_contents)
-            _outlines.learn(whole, tensors, outputs)
+            _outlines.learn(message, tensors, outputs)
         else:
             tensors = [_from_contents(tensor) for tensor in sent.inputs]
     if len(given) > MAX_ID_LENGTH:

@@ -373,7 +373,7 @@ class GrpcConnection(asyncio.Protocol):
         self._hang_up()
 
 
-def _unknown(call: Call, _message: bytes | memoryview) -> None:
+def _unknown(call: Call, _message: bytes) -> None:
     call.refuse(_unknown_method(call.head.path))
 
 

@@ -34,14 +34,14 @@ class HealthService:
         for watch in tuple(self._watches):
             watch.call.refuse(_STOPS)
 
-    def _check(self, call: Call, message: bytes | memoryview) -> None:
+    def _check(self, call: Call, message: bytes) -> None:
         name = parsed(self._check_request, message).service
         status = self._status_of(name)
         if status == _SERVICE_UNKNOWN:
             raise RequestError(404, f"unknown service {name!r}")
         call.answer(self._encoded(status))
 
-    def _watch(self, call: Call, message: bytes | memoryview) -> None:
+    def _watch(self, call: Call, message: bytes) -> None:
         name = parsed(self._check_request, message).service
         watch = _Watch(call)
         self._watches.add(watch)

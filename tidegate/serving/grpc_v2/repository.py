@@ -29,18 +29,18 @@ class RepositoryService:
         answers = {"RepositoryIndex": self._index, "RepositoryModelLoad": self._load, "RepositoryModelUnload": self._unload}
         return {f"/{SERVICE}/{name}": answer for name, answer in answers.items()}
 
-    def _index(self, call: Call, message: bytes | memoryview) -> None:
+    def _index(self, call: Call, message: bytes) -> None:
         request = parsed(self._messages["RepositoryIndex"][0], message)
         self._control().index(ready_only=request.ready, reply=partial(self._reply_index, call))
 
-    def _load(self, call: Call, message: bytes | memoryview) -> None:
+    def _load(self, call: Call, message: bytes) -> None:
         request = parsed(self._messages["RepositoryModelLoad"][0], message)
         parameters = {name: _value(parameter) for name, parameter in request.parameters.items()}
         name = request.model_name or request.repository_name
         fields = {"model_name": name, "is_loaded": True}
         self._control().load(name, parameters, partial(self._reply, call, "RepositoryModelLoad", fields))
 
-    def _unload(self, call: Call, message: bytes | memoryview) -> None:
+    def _unload(self, call: Call, message: bytes) -> None:
         request = parsed(self._messages["RepositoryModelUnload"][0], message)
         name = request.model_name or request.repository_name
         fields = {"model_name": name, "is_unloaded": True}

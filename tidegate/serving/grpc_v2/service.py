@@ -50,7 +50,7 @@ class InferenceService:
         methods = {f"/{SERVICE}/{name}": answered_by(answer, *messages[name]) for name, answer in answers.items()}
         return methods | {f"/{SERVICE}/ModelInfer": self._infer}
 
-    def _infer(self, call: Call, message: bytes | memoryview) -> None:
+    def _infer(self, call: Call, message: bytes) -> None:
         model = self._endpoint.model
         if model is None:
             error = self._endpoint.refusal()
@@ -124,13 +124,13 @@ class InferenceService:
 def answered_by(answer: Callable[[Any], dict[str, Any]], request_class: Any, response_class: Any) -> Method:
     """Return a method that answers at once with the response of which `answer` returns the fields, given the request."""
 
-    def method(call: Call, message: bytes | memoryview) -> None:
+    def method(call: Call, message: bytes) -> None:
         call.answer(response_class(**answer(parsed(request_class, message))).SerializeToString())
 
     return method
 
 
-def parsed(request_class: Any, message: bytes | memoryview) -> Any:
+def parsed(request_class: Any, message: bytes) -> Any:
     """Return the request that `message` is; raises RequestError (400)."""
     try:
         return request_class.FromString(message)
