@@ -66,7 +66,7 @@ class Refusal:
     @classmethod
     def of(cls, error: RequestError) -> "Refusal":
         """Return what a request's error is in gRPC."""
-        return cls(_CODES.get(error.status, Code.INTERNAL), str(error))
+        return cls(_CODES.get(error.status, Code.INTERNAL), str(error), fields=_pushback(error.headers))
 
     def block(self, *, after_headers: bool = False) -> bytes:
         """Return the header block that says so: the only one of its response ("Trailers-Only"), or its trailers."""
@@ -100,6 +100,12 @@ def _integer(value: int) -> bytes:
 
 def _literal_status(status: int) -> bytes:
     return b"\x88" if status == 200 else b"\x08" + _text(str(status))  # 8 is ":status: 200" of the static table
+
+
+def _pushback(headers: bytes) -> tuple[tuple[str, str], ...]:
+    """Return what HTTP's `retry-after` is in gRPC: server pushback (gRFC A6), which clients that retry respect."""
+    name, _, seconds = headers.strip().partition(b": ")
+    return (("grpc-retry-pushback-ms", f"{int(seconds)}000"),) if name == b"retry-after" else ()
 
 
 def _percent_encoded(message: str) -> str:

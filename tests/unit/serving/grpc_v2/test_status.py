@@ -51,6 +51,12 @@ def test_every_status_has_a_code(status: int, code: Code) -> None:
     assert found == {":status": "200", "content-type": "application/grpc", "grpc-status": str(int(code)), "grpc-message": "why"}
 
 
+def test_when_to_come_back_is_said_as_grpc_says_it() -> None:
+    found = fields(Refusal.of(RequestError(429, "full", b"retry-after: 2\r\n")).block())
+    assert found["grpc-retry-pushback-ms"] == "2000"
+    assert "grpc-retry-pushback-ms" not in fields(Refusal.of(RequestError(405, "no", b"allow: POST\r\n")).block())
+
+
 def test_a_refusal_after_headers_has_none_of_its_own() -> None:
     assert fields(Refusal(Code.INTERNAL, "why").block(after_headers=True)) == {"grpc-status": "13", "grpc-message": "why"}
 
