@@ -74,6 +74,7 @@ class InferenceLog:
         self._limits = limits
         self._metrics = metrics
         self._sample_share = sample_share
+        self._most_rows = limits.queue_rows
         self._slice_records = min(_SLICE_RECORDS, limits.rotate_rows)
         self._slice_most = min(_SLICE_BYTES, limits.rotate_rows * self._footprint.row_bytes)
         self._slice_bytes = 0
@@ -100,11 +101,7 @@ class InferenceLog:
             return
         record = self._footprint.fitted(record)
         added_rows, added_bytes = self._added_rows + record.rows, self._added_bytes + record.size
-        if (
-            added_rows - self._finished_rows > self._limits.queue_rows
-            or added_bytes - self._finished_bytes > self._limits.queue_bytes
-            or self._closing.is_set()
-        ):
+        if added_rows - self._finished_rows > self._most_rows or added_bytes - self._finished_bytes > self._limits.queue_bytes:
             self._metrics.count_log_dropped(record.rows)
             return
         self._added_rows, self._added_bytes = added_rows, added_bytes
@@ -123,6 +120,7 @@ class InferenceLog:
 
     def close(self) -> None:
         """Write all that was added, trying a failing store once more; a hanging one is left after `close_seconds`."""
+        self._most_rows = 0  # what comes now is dropped, and counted
         self._closing.set()
         self._due.set()
         self._thread.join(self._limits.close_seconds)
