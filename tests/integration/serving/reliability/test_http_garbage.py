@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 from typing import Any
 
 import pytest
@@ -164,6 +165,12 @@ def test_nothing_is_answered_after_the_callers_last_request(wire: Wire) -> None:
     answers = wire.send(GET + request(LIVE, None, "connection: close") + GET * 5).answers()
     assert [answer.status for answer in answers] == [200, 200]
     assert answers[-1].headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("requests", [1, 40])
+def test_who_asks_and_then_closes_its_side_is_answered(wire: Wire, requests: int) -> None:
+    wire.send(GOOD * requests).socket.shutdown(socket.SHUT_WR)
+    assert [answer.status for answer in wire.answers()] == [200] * requests
 
 
 def test_a_request_may_come_byte_by_byte(wire: Wire) -> None:
