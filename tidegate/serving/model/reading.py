@@ -296,7 +296,9 @@ class _Block:
                 return np.array(data, self._dtype)
             except OverflowError:
                 return None
-        if list in kinds or set(map(len, data)) != {rows * self._dtype.itemsize}:
+        if kinds == {np.ndarray}:
+            return np.array(data).astype(self._dtype)
+        if not kinds <= {bytes, memoryview} or set(map(len, data)) != {rows * self._dtype.itemsize}:
             return None
         return np.frombuffer(b"".join(data), self._dtype).reshape(-1, rows)
 

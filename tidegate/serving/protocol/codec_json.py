@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from tidegate.errors import in_one_line
+from tidegate.serving.protocol import large_json
 from tidegate.serving.protocol.errors import bad_request
 from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
 from tidegate.serving.protocol.tensors import Tensor, to_binary
@@ -74,19 +76,13 @@ def decode(body: bytes, header_length: bytes | None = None) -> tuple[InferReques
     Raises:
         RequestError: The body is no well-formed request (status 400).
     """
-    document: bytes | memoryview = body
-    rest = None
     if header_length is not None:
         length = _header_length(header_length, len(body))
-        document, rest = memoryview(body)[:length], memoryview(body)[length:]
-    try:
-        parsed = _decoder.decode(document)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise bad_request(f"request body: {in_one_line(error)}") from error
-    if rest is None:
-        _check_data(parsed.inputs)
+        parsed = _parsed(memoryview(body)[:length])
+        _attach_binary(parsed.inputs, memoryview(body)[length:])
     else:
-        _attach_binary(parsed.inputs, rest)
+        parsed = (_parsed_large(body) if len(body) >= large_json.AT_LEAST else None) or _parsed(body)
+        _check_data(parsed.inputs)
     request = InferRequest(_request_id(parsed.id), parsed.inputs)
     if parsed.outputs is None and parsed.parameters is None:
         return request, _NO_BINARY
@@ -125,6 +121,27 @@ def encode_error(message: str) -> bytes:
     return _encoder.encode({"error": message})
 
 
+def _parsed(document: bytes | memoryview) -> _RequestIn:
+    try:
+        return _decoder.decode(document)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise bad_request(f"request body: {in_one_line(error)}") from error
+
+
+def _parsed_large(body: bytes) -> _RequestIn | None:
+    """Read what is usual in a large body; anything else is for `_parsed`."""
+    found = large_json.read(body)
+    if found is None:
+        return None
+    tensors, fields = found
+    try:
+        parsed = msgspec.convert({"inputs": [], **fields}, _RequestIn)
+    except msgspec.ValidationError:
+        return None
+    parsed.inputs = tensors
+    return parsed
+
+
 def _header_length(text: bytes, body_length: int) -> int:
     if not text.isdigit() or len(text) > 18 or int(text) > body_length:
         shown = text[:40].decode("latin-1")
@@ -134,7 +151,7 @@ def _header_length(text: bytes, body_length: int) -> int:
 
 def _check_data(tensors: list[Tensor]) -> None:
     for tensor in tensors:
-        if type(tensor.data) is not list:
+        if type(tensor.data) is not list and type(tensor.data) is not np.ndarray:
             size = _binary_size(tensor)
             if size is not None:
                 raise bad_request(f"tensor {tensor.name!r}: binary_data_size {size}, but there is no {INFERENCE_HEADER} header")

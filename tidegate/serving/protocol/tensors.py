@@ -37,7 +37,8 @@ _MOST_ELEMENTS = 2**40
 class Tensor(msgspec.Struct, gc=False):
     """A tensor as it was sent; nothing of it is known to be right but the types of these fields.
 
-    `data` is a list of values, flat or nested as `shape` says, or the bytes of a tensor that was sent in binary.
+    `data` is a list of values, flat or nested as `shape` says; or the bytes of a tensor that was sent in binary; or a flat
+    array of numbers that fit datatype and shape.
     """
 
     name: str
@@ -49,6 +50,9 @@ class Tensor(msgspec.Struct, gc=False):
 
 def array_of(tensor: Tensor) -> Array:
     """Return what was sent as an array of its datatype and shape; numbers sent in binary are not copied."""
+    if isinstance(tensor.data, np.ndarray):
+        element_count(tensor.shape, tensor.name)
+        return tensor.data.astype(DTYPES[tensor.datatype]).reshape(tensor.shape)
     if isinstance(tensor.data, list):
         return from_values(tensor.data, tensor.datatype, tensor.shape, tensor.name)
     return from_binary(tensor.data, tensor.datatype, tensor.shape, tensor.name)

@@ -176,12 +176,19 @@ def test_requests_are_joined_in_their_order(sizes: tuple[int, ...]) -> None:
     assert_same(joined, {name: np.concatenate([feeds[name] for feeds in alone]) for name in joined})
 
 
-def test_floats_sent_in_binary_are_read_into_one_matrix() -> None:
+def as_numbers(name: str, array: Array) -> Tensor:
+    tensor = tensor_of(name, array)
+    tensor.data = array.astype(np.float64)
+    return tensor
+
+
+@pytest.mark.parametrize("send", [pytest.param(binary, id="in binary"), pytest.param(as_numbers, id="in a large JSON body")])
+def test_floats_are_read_into_one_matrix(send: Callable[[str, Array], Tensor]) -> None:
     inputs = tuple(column(f"x{index}", minimum=0, maximum=9) for index in range(3))
     packing = (PackedInput(name="packed", datatype="FP32", columns=("x2", "x0", "x1")),)
     reading = Reading(manifest(inputs, packing, None))
     values = np.arange(9, dtype=np.float32).reshape(3, 3)
-    found = reading.fast([binary(f"x{index}", values[index]) for index in (1, 0, 2)])
+    found = reading.fast([send(f"x{index}", values[index]) for index in (1, 0, 2)])
     assert found.blocks is not None
     np.testing.assert_array_equal(reading.feeder.feeds([found])["packed"], values[[2, 0, 1]].T)
 
