@@ -127,8 +127,8 @@ class Worker:
         settings = self._settings
         stop = StopSignals(alone=settings.workers == 1)
         membership = self._membership(serving)
-        rest = await self._open_rest()
         grpc = await self._open_grpc()
+        rest = await self._open_rest()  # last, since probes ask it whether the server is ready
         gc.collect()
         gc.freeze()
         self._endpoint.watch(self._show_readiness)

@@ -1,7 +1,6 @@
 """The gRPC port of a worker: takes connections, ends those that cost too much time, and drains them when the server stops."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from time import perf_counter_ns
 
@@ -63,7 +62,7 @@ class GrpcListener:
         host, port = self._settings.host, self._settings.grpc_port
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._connection, sock=_bound(host, port, shared=self._settings.workers > 1), backlog=_BACKLOG
+                self._connection, host, port, backlog=_BACKLOG, reuse_port=self._settings.workers > 1 or None
             )
         except OSError as error:
             reason = error.strerror or str(error)
@@ -122,17 +121,3 @@ class GrpcListener:
         for connection in tuple(self._connections):
             connection.sweep(now)
         self._sweeping = asyncio.get_running_loop().call_later(self._sweep_seconds, self._sweep)
-
-
-def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-        listening.bind((host, port))
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening
