@@ -46,8 +46,14 @@ def decode(body: bytes, datatypes: Mapping[str, str], request_id: str) -> tuple[
 
 
 def encode(answer: InferAnswer, by_rows: bool) -> bytes:
-    """Return the response body: `predictions`, one dict a row, or `outputs`, one list a column."""
+    """Return the response body: `predictions`, one dict a row, or `outputs`, one list a column.
+
+    Of a model with a single output they are its values themselves, as TensorFlow Serving answers (its RESTful API, "Predict").
+    """
     columns = {name: array.tolist() for name, array in answer.outputs.items()}
+    if len(columns) == 1:
+        (values,) = columns.values()
+        return _encoder.encode({"predictions" if by_rows else "outputs": values})
     if not by_rows:
         return _encoder.encode({"outputs": columns})
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -81,8 +81,7 @@ class RestApplication:
         except RequestError as error:
             self._turn_away(exchange, error)
         except Exception as error:  # whatever a request can bring about, the server outlives it
-            emit("internal error", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
-            self._turn_away(exchange, RequestError(500, "internal error; see the server's log"))
+            self._turn_away(exchange, _internal(error))
 
     def _turn_away(self, exchange: Exchange, error: RequestError) -> None:
         """Refuse what no model could be asked."""
@@ -98,6 +97,8 @@ class RestApplication:
             infer(exchange, model)
         except RequestError as error:
             self._refused(exchange, model, error)
+        except Exception as error:
+            self._refused(exchange, model, _internal(error))
 
     def _infer_v2(self, exchange: Exchange, model: ServedModel) -> None:
         headers = exchange.headers
@@ -279,6 +280,11 @@ class RestApplication:
         if self._endpoint.model is None:
             raise self._endpoint.refusal()
         return self._endpoint.model
+
+
+def _internal(error: Exception) -> RequestError:
+    emit("internal error", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
+    return RequestError(500, "internal error; see the server's log")
 
 
 def _refuse(exchange: Exchange, error: RequestError) -> None:

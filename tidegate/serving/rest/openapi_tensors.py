@@ -86,15 +86,21 @@ class TensorSchemas:
         return {"type": "object", "properties": properties, "required": self._required(), "additionalProperties": False}
 
     def answer_row(self) -> Schema:
-        """Return the schema of one of v1's `predictions`."""
-        properties = {spec.name: _nested(_value(spec, answered=True), spec.shape[1:]) for spec in self.outputs}
-        return {"type": "object", "properties": properties, "required": list(properties)}
+        """Return the schema of one of v1's `predictions`: a value of each output by name, or the only output's itself."""
+        values = self._answered_values()
+        if len(values) == 1:
+            return next(iter(values.values()))
+        return {"type": "object", "properties": values, "required": list(values)}
 
     def answer_columns(self) -> Schema:
-        """Return the schema of v1's `outputs`."""
-        row = self.answer_row()
-        properties = {name: {"type": "array", "items": values} for name, values in row["properties"].items()}
-        return {"type": "object", "properties": properties, "required": list(properties)}
+        """Return the schema of v1's `outputs`, likewise."""
+        columns = {name: {"type": "array", "items": value} for name, value in self._answered_values().items()}
+        if len(columns) == 1:
+            return next(iter(columns.values()))
+        return {"type": "object", "properties": columns, "required": list(columns)}
+
+    def _answered_values(self) -> dict[str, Schema]:
+        return {spec.name: _nested(_value(spec, answered=True), spec.shape[1:]) for spec in self.outputs}
 
     def example(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return a v2 request of one row, and the same row for v1; None for tensors too large to show, or of BF16."""

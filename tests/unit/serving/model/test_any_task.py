@@ -222,7 +222,10 @@ def test_v1_goes_there_and_back(serve: Callable[[str], Server], name: str, by_ro
     assert found_rows == by_rows
     answer = json.loads(codec_v1.encode(server.ask(request), by_rows))
     for output, expected in server.golden.outputs.items():
-        found = [row[output] for row in answer["predictions"]] if by_rows else answer["outputs"][output]
+        if len(server.model.outputs) == 1:
+            found = answer["predictions" if by_rows else "outputs"]
+        else:
+            found = [row[output] for row in answer["predictions"]] if by_rows else answer["outputs"][output]
         assert found == expected.tolist()
 
 

@@ -93,6 +93,12 @@ def test_an_answer_has_the_form_of_the_question(by_rows: bool, expected: dict[st
     assert json.loads(codec_v1.encode(answer, by_rows)) == expected
 
 
+@pytest.mark.parametrize(("by_rows", "field"), [(True, "predictions"), (False, "outputs")])
+def test_a_single_output_is_answered_bare(by_rows: bool, field: str) -> None:
+    answer = InferAnswer("r1", {"prediction": np.array([[0.5], [0.25]], np.float32)})
+    assert json.loads(codec_v1.encode(answer, by_rows)) == {field: [[0.5], [0.25]]}
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: (

@@ -225,6 +225,7 @@ def test_an_error_that_nobody_foresaw_is_a_500_and_told(
     reply = ask(served, "POST", "/v2/models/tiny/infer", infer_body())
     assert (reply.status, reply.document) == (500, {"error": "internal error; see the server's log"})
     assert '"error":"KeyError: \'nothing\'"' in capsys.readouterr().err
+    assert f'{REQUESTS}{{model="tiny",version="3",revision="v3",status="500"}} 1' in render(served.memory).decode()
 
 
 def test_no_model_is_a_503(served: Any) -> None:
