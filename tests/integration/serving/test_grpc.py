@@ -155,7 +155,9 @@ def test_who_gives_up_is_not_computed_for(
 
 def test_a_deadline_passes(slow: Any, connect: Callable[..., grpc.Channel]) -> None:
     call = infer(connect(slow))
-    busy = call.future(rounds(300), timeout=20)
+    call(rounds(1), timeout=20)
+    busy = call.future(rounds(1000), timeout=20)
+    time.sleep(0.3)
     with pytest.raises(grpc.RpcError) as error:
         call(rounds(1), timeout=0.1)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
