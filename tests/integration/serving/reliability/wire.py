@@ -41,8 +41,8 @@ class Wire:
         self.socket.close()
 
     def send(self, data: bytes) -> Self:
-        """Send what the server takes of `data`; it may hang up before the end, and have answered."""
-        with suppress(BrokenPipeError, ConnectionResetError):
+        """Send what the server takes of `data`; it may read no more before the end, or hang up, and have answered."""
+        with suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
             self.socket.sendall(data)
         return self
 
