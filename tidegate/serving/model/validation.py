@@ -208,7 +208,7 @@ class _TensorCheck:
             bounds = f"[{self._minimum:g}, {self._maximum:g}]"
             raise bad_request(f"{self._place(at, array, rows)} is {array.ravel()[at]:g}, outside the trained range {bounds}")
         if self._policy.out_of_range == "clamp":
-            return np.clip(array, self._minimum, self._maximum).astype(self._dtype)
+            return np.where(outside, np.clip(array, self._minimum, self._maximum).astype(self._dtype), array)
         return array
 
     def _check_strings(self, array: Array, rows: int) -> Array:

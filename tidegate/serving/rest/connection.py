@@ -23,7 +23,7 @@ from tidegate.serving.protocol.request import InferRequest
 
 JSON = b"application/json"
 
-_MOST_HEAD_BYTES = 64 * 1024  # also of all that frames a body in chunks
+_MOST_HEAD_BYTES = 64 * 1024  # also of what frames a body in chunks, beyond the body's own size
 _MOST_HEADERS = 128
 _MOST_WAITING = 16  # requests sent ahead on one connection, beyond which no more is read
 _LINGER_SECONDS = 2.0  # so that a caller who is still sending gets to read why it was refused
@@ -335,8 +335,9 @@ class Connection(asyncio.Protocol):
             self._refuse(RequestError(400, f"this is no HTTP/1.1 request: {error}"))
 
     def _check_framing(self) -> None:
-        if self._framing_bytes > _MOST_HEAD_BYTES:
-            self._refuse(RequestError(431, f"more than {_MOST_HEAD_BYTES} bytes of headers and framing"))
+        most = _MOST_HEAD_BYTES + (self._size if self._in_body else 0)
+        if self._framing_bytes > most:
+            self._refuse(RequestError(431, f"more than {most} bytes of headers and framing"))
 
     def _hold(self, part: bytes) -> None:
         """Count a large body among what all connections hold, until it is answered."""

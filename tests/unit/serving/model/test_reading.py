@@ -279,6 +279,7 @@ def with_policies(which: str) -> Manifest:
         column("carrier", "BYTES", categories=("AA", "UA"), policy=texts),
         column("distance", minimum=100, maximum=200, nullable=True, policy=policy),
         column("seats", "INT64", minimum=1, maximum=500, policy=InputPolicy(out_of_range=policy.out_of_range)),
+        column("stops", "INT64", minimum=-5, maximum=2**60, policy=InputPolicy(out_of_range=policy.out_of_range)),
     )
     return manifest(inputs, (), None)
 
@@ -293,19 +294,20 @@ def with_policies(which: str) -> Manifest:
         pytest.param("carrier", "XX", "UA", id="an unknown category is imputed"),
         pytest.param("carrier", None, "UA", id="a missing text is imputed"),
         pytest.param("seats", 600, 500, id="an integer is clamped"),
+        pytest.param("stops", 2**53 + 1, 2**53 + 1, id="a large integer within bounds is exact"),
         pytest.param("distance", 120.0, 120.0, id="what is usual stays"),
     ],
 )
 def test_a_policy_changes_what_the_graph_takes_but_not_what_was_sent(
     count: int, name: str, sent_value: Any, read_value: Any
 ) -> None:
-    tensors = sent({key: array for key, array in rows(count).items() if key in ("carrier", "distance", "seats")})
+    tensors = sent({key: array for key, array in rows(count).items() if key in ("carrier", "distance", "seats", "stops")})
     next(tensor for tensor in tensors if tensor.name == name).data[0] = sent_value
     reading = Reading(with_policies("clamp"))
     inputs = reading.fast(tensors)
     assert reading.feeder.feeds([inputs])[name][0, 0] == read_value
     logged = (
-        reading.feeder.row_as_sent(inputs)[["carrier", "distance", "seats"].index(name)]
+        reading.feeder.row_as_sent(inputs)[["carrier", "distance", "seats", "stops"].index(name)]
         if count == 1
         else ((reading.feeder.columns(inputs) | dict(inputs.as_sent))[name].ravel()[0])
     )
@@ -325,7 +327,7 @@ def test_a_policy_changes_what_the_graph_takes_but_not_what_was_sent(
     ],
 )
 def test_a_policy_may_refuse(count: int, name: str, value: Any, message: str) -> None:
-    tensors = sent({key: array for key, array in rows(count).items() if key in ("carrier", "distance", "seats")})
+    tensors = sent({key: array for key, array in rows(count).items() if key in ("carrier", "distance", "seats", "stops")})
     next(tensor for tensor in tensors if tensor.name == name).data[0] = value
     reading = Reading(with_policies("reject"))
     with pytest.raises(RequestError) as error:

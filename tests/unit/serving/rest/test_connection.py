@@ -143,6 +143,17 @@ def test_requests_are_answered_in_their_order(raw: bytes, bodies: list[bytes], s
     assert not line.transport.closed
 
 
+def test_a_body_in_many_small_chunks_is_read() -> None:
+    line = Line()
+    line.listener.max_body_bytes = 200_000
+    chunks = b"".join(b"64\r\n%b\r\n" % (b"x" * 100) for _ in range(1500))
+    line.send(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+    for start in range(0, len(chunks), 5000):
+        line.send(chunks[start : start + 5000])
+    line.send(b"0\r\n\r\n")
+    assert [(status, len(body)) for status, _, body in line.responses] == [(200, 150_000)]
+
+
 def test_trailers_do_not_change_the_headers() -> None:
     raw, _ = REQUESTS["chunks"]
     assert Line().send(raw).listener.exchanges[0].headers[b"host"] == b"a"
