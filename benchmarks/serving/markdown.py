@@ -111,7 +111,9 @@ def _profile(profile: Results) -> Iterator[str]:
     yield "### Where every microsecond goes"
     yield (
         f"One row of JSON for the trees, {profile['connections']} in flight, of which {profile['requests_joined']:.1f} were "
-        "joined to a run of the graph: µs of processor time a request."
+        "joined to a run of the graph: µs of processor time a request. The same client got "
+        f"{profile['requests_per_second']['null']:,.0f} requests/s out of the server of ready bytes, and "
+        f"{profile['requests_per_second']['with-log']:,.0f} out of Tidegate."
     )
     whole = profile["server_us"]
     parts = [[part, f"{cost:.2f}", f"{cost / whole:.1%}"] for part, cost in profile["parts_us"].items()]

@@ -2,8 +2,10 @@
 
 Three measures of processor time a request, each in turn with the others over the rounds: of the whole server under load; of its
 own code in a process without sockets, stage by stage (`drive.py`), with as many requests a turn of the loop as the server was
-seen to join; and of a server that answers with ready bytes, which is what sockets and event loop take. The sum of the parts is
-held against the whole; what it lacks is shown. What the log takes is the difference that it makes, its thread included.
+seen to join; and of a server that answers with ready bytes, for what event loop and transports take. The kernel's part is that
+of the server itself: waking a client that waits costs much of it, and the client of a server that does nothing never waits. The
+sum of the parts is held against the whole; what it lacks is shown. What the log takes is the difference that it makes, its
+thread included.
 """
 
 import json
@@ -82,11 +84,11 @@ def _summary(wholes: dict[str, list[_Whole]], driven: dict[str, list[dict[str, A
     log_seen = sum(stages[stage] for stage in _LOG_STAGES)
     log = alone[_WITH_LOG] - alone[_WITHOUT_LOG]
     parts = {
-        "sockets: the kernel": kernel[_NULL],
-        "sockets: event loop and transports": whole[_NULL] - kernel[_NULL],
+        "kernel: sockets, waking the client": kernel[_WITHOUT_LOG],
+        "event loop and transports": whole[_NULL] - kernel[_NULL],
         **stages,
         "log: columns, Parquet and store": max(0.0, log - log_seen),
-        "event loop between stages": max(0.0, alone[_WITHOUT_LOG] - (sum(stages.values()) - log_seen)),
+        "between the stages": max(0.0, alone[_WITHOUT_LOG] - (sum(stages.values()) - log_seen)),
     }
     features = {"log": log, "metrics": stages[drive.METRICS], "validation": stages[drive.VALIDATE]}
     server = whole[_WITH_LOG]
