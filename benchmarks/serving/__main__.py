@@ -1,6 +1,6 @@
 """Measures the model server beside KServe's Python server, MLServer, mosec and the limit, ONNX Runtime in process.
 
-    python -m benchmarks.serving [PART] [--mlserver PYTHON] [--mosec PYTHON] [--rounds 6] [--seconds 1] [--json results.json]
+    python -m benchmarks.serving [PART] [--mlserver PYTHON] [--mosec PYTHON] [--rounds 5] [--seconds 1] [--json results.json]
 
 PART is `all`, or one of: `compare` (the servers side by side), `profile` (where every microsecond goes), `startup`,
 `batching`, `swap`; or `soak`, which is no part of `all`. PYTHON is the interpreter of an environment that holds a peer; that
@@ -50,7 +50,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("part", nargs="?", default="all", choices=["all", *PARTS, "soak"])
     parser.add_argument("--mlserver", type=Path, metavar="PYTHON", help="the interpreter of an environment with mlserver")
     parser.add_argument("--mosec", type=Path, metavar="PYTHON", help="the interpreter of an environment with mosec and msgspec")
-    parser.add_argument("--rounds", type=int, default=6, help="6 are the fewest with a 95 %% interval that assumes nothing")
+    parser.add_argument("--rounds", type=int, default=5, help="from 6 on intervals are exact, see the page")
     parser.add_argument("--seconds", type=int, default=1, help="of a turn")
     parser.add_argument("--model", action="append", choices=models.NAMES, help="only this one; may be given again")
     parser.add_argument("--quick", action="store_true", help="one round; no result to rely on")

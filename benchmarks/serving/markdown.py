@@ -55,7 +55,7 @@ def _comparison(compare: Results) -> Iterator[str]:
 
 
 def _asked(asked: Sequence[Results]) -> str:
-    header = ["", "bound", "kept", "worst (95 %)", "where"]
+    header = ["", "bound", "kept", "worst (interval)", "where"]
     return _table(
         header,
         (

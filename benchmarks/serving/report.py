@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def rows(case: str, measured: Measured) -> Iterator[Row]:
-    """Yield one row a point: medians over rounds, and Tidegate's ratio to each peer by round: median, and 95 % interval."""
+    """Yield one row a point: medians over rounds, and Tidegate's ratio to each peer by round: median, and its interval."""
     for point in dict.fromkeys(point for point, _ in measured.turns):
         turns = {name: seen for (at, name), seen in measured.turns.items() if at == point}
         yield {
@@ -115,7 +115,7 @@ def name_of(row: Row) -> str:
 def show(measured: Mapping[str, Any], console: Console) -> None:
     """Print the comparison."""
     table = Table(
-        "", "contestant", "requests/s", "tidegate ÷ it (95 %)", "p50 µs", "p99 µs", "p99 ÷ its", "CPU µs", "client", box=None
+        "", "contestant", "requests/s", "tidegate ÷ (interval)", "p50 µs", "p99 µs", "p99 ÷ its", "CPU µs", "client", box=None
     )
     for row in measured["results"]:
         for number, (name, seen) in enumerate(row["contestants"].items()):

@@ -33,7 +33,7 @@ def measure(case: Case, found: Sequence[Contestant], workspace: Path, folder: Pa
     """Return seconds to ready and megabytes of every contestant's server on a case, and of Tidegate's on the flights."""
     measured: dict[str, Any] = {}
     for number in range(STARTS):
-        for contestant in found:
+        for contestant in (one for one in found if not one.peer):  # another configuration starts as the first does
             with contestant.started(case, folder / f"start-{number}") as server:
                 _note(measured, f"{contestant.name}, {case.name}", server)
     versions = sorted((workspace / "store" / "models" / "flights-late" / "versions").glob("*"), key=lambda path: int(path.name))
