@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from tidegate.errors import ServingError, TidegateError
 from tidegate.serving.events import emit
@@ -206,7 +207,22 @@ class Crew:
             return "a worker was killed; its exit code is in the log above"
 
 
+def is_gone(parent: int) -> bool:
+    """Return whether the parent of this process has died.
+
+    When a process of several threads is killed, its children are first given to another of its threads and told so by their
+    signal, while `getppid` still names it: its first thread is a zombie by then (Linux, `forget_original_parent`).
+    """
+    if os.getppid() != parent:
+        return True
+    try:
+        state = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in ("Z", "X")
+
+
 def _die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
+    if is_gone(parent):
         os._exit(0)

@@ -50,7 +50,7 @@ def serve(settings: ServeSettings) -> None:
 
 
 def _start(settings: ServeSettings, name: str, package: Path, manifest: Manifest, folder: Path) -> None:
-    from tidegate.serving.crew import Crew
+    from tidegate.serving.crew import Crew, is_gone
     from tidegate.serving.worker import Shared, Worker
 
     for subfolder in ("plan", "metrics", "versions"):
@@ -78,7 +78,7 @@ def _start(settings: ServeSettings, name: str, package: Path, manifest: Manifest
     def run_worker(index: int) -> None:
         parent = os.getppid()
         Worker(shared, index).run()
-        if os.getppid() != parent:  # it was killed, and can no longer clean up
+        if is_gone(parent):  # it was killed, and can no longer clean up
             shutil.rmtree(folder, ignore_errors=True)
 
     gc.freeze()  # a collection in a worker would copy the pages that all of them share
