@@ -14,7 +14,7 @@ import numpy as np
 import simdjson
 
 from tidegate.packaging.format.datatypes import NUMPY_TYPES
-from tidegate.serving.protocol.tensors import Array, Tensor
+from tidegate.serving.protocol.tensors import MOST_AXES, Array, Tensor
 
 AT_LEAST = 32 * 1024  # bytes; a smaller body is read as fast without
 _MOST_KEPT = 256 * 1024  # bytes; what parsed a larger one is let go of, with its memory
@@ -51,7 +51,7 @@ class _Reading:
 
     def _tensor(self, fields: dict[str, Any]) -> Tensor:
         name, datatype, shape = fields["name"], fields["datatype"], fields["shape"].as_list()
-        if type(name) is not str or set(map(type, shape)) != {int}:
+        if type(name) is not str or len(shape) > MOST_AXES or set(map(type, shape)) != {int}:
             raise TypeError
         self._lists -= 1
         parameters = fields.get("parameters")

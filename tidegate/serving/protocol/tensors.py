@@ -30,7 +30,7 @@ _ELEMENTS: dict[str, Any] = {"BOOL": bool, "BYTES": str | None} | dict.fromkeys(
 _LISTS: dict[str, Any] = {datatype: list[_ELEMENTS.get(datatype, int)] for datatype in DTYPES}  # type: ignore[misc]
 _NUMBERS = frozenset({float, int})
 _LENGTH = struct.Struct("<I")
-_MOST_AXES = 32
+MOST_AXES = 32
 _MOST_ELEMENTS = 2**40
 
 
@@ -68,8 +68,8 @@ def dtype_of(datatype: str, name: str) -> np.dtype[Any]:
 
 def element_count(shape: Sequence[int], name: str) -> int:
     """Return the number of elements of `shape`: of 1 to 32 axes, none negative, and not beyond all reason."""
-    if not 0 < len(shape) <= _MOST_AXES or min(shape) < 0:
-        raise bad_request(f"tensor {name!r}: shape {shown(shape)} must have 1 to {_MOST_AXES} axes, none of them below 0")
+    if not 0 < len(shape) <= MOST_AXES or min(shape) < 0:
+        raise bad_request(f"tensor {name!r}: shape {shown(shape)} must have 1 to {MOST_AXES} axes, none of them below 0")
     count = math.prod(shape)
     if count > _MOST_ELEMENTS or (count == 0 and math.prod(filter(None, shape)) > _MOST_ELEMENTS):
         raise bad_request(f"tensor {name!r}: shape {shown(shape)} is beyond what a request can hold")
@@ -78,7 +78,7 @@ def element_count(shape: Sequence[int], name: str) -> int:
 
 def shown(shape: Sequence[int]) -> str:
     """Return a shape for a message; of a long one the beginning."""
-    return str(list(shape)) if len(shape) <= _MOST_AXES else f"{list(shape[:_MOST_AXES])} and {len(shape) - _MOST_AXES} more"
+    return str(list(shape)) if len(shape) <= MOST_AXES else f"{list(shape[:MOST_AXES])} and {len(shape) - MOST_AXES} more"
 
 
 def from_values(values: Sequence[Any], datatype: str, shape: Sequence[int], name: str) -> Array:

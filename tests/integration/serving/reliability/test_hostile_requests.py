@@ -65,10 +65,11 @@ def refusal(answer: Answer) -> str:
     return message
 
 
+@pytest.mark.parametrize("padding", [pytest.param(0, id="small"), pytest.param(50_000, id="large")])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_that_no_tensor_has_is_refused(ask: Callable[..., Answer], shape: list[int]) -> None:
-    assert "'int64'" in refusal(ask(with_tensor(shape=shape)))
-    assert "'int64'" in refusal(ask(with_tensor(shape=shape, data=[])))
+def test_a_shape_that_no_tensor_has_is_refused(ask: Callable[..., Answer], shape: list[int], padding: int) -> None:
+    assert "'int64'" in refusal(ask(with_tensor(shape=shape) + b" " * padding))
+    assert "'int64'" in refusal(ask(with_tensor(shape=shape, data=[]) + b" " * padding))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
