@@ -44,12 +44,12 @@ class InferenceLogSection(Section):
 class BatchingSection(Section):
     """How requests that are there at the same time share one run of the graph. Each worker batches for itself."""
 
-    rows: int = Field(default=64, ge=1, le=65_536, description="Most rows that requests are joined to; 1 turns it off.")
+    rows: int = Field(default=256, ge=1, le=65_536, description="Most rows that requests are joined to; 1 turns it off.")
     delay_ms: float = Field(
         default=0, ge=0, le=1000, description="Longest wait for more rows under concurrent traffic; a lone request never waits."
     )
     queue_rows: Count = Field(
-        default=4096, description="Rows that may wait for the graph; a request beyond is refused with 429."
+        default=16_384, description="Rows that may wait for the graph; a request beyond is refused with 429."
     )
 
 

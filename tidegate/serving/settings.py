@@ -88,14 +88,14 @@ class ServeSettings:
 
     batch_rows: Annotated[
         int, About("Batching", "Most rows that requests are joined to for one run of the graph; 1 turns it off.", 1, 65_536)
-    ] = 64
+    ] = 256
     batch_delay_ms: Annotated[
         float,
         About("Batching", "Longest wait for more rows under concurrent traffic; a lone request never waits.", 0, 1000),
     ] = 0.0
     queue_rows: Annotated[
         int, About("Batching", "Rows that may wait for the graph; a request beyond is refused with 429.", 1)
-    ] = 4096
+    ] = 16_384
 
     log_store: Annotated[str | None, About("Inference log", "Object store of the inference log; default: no log.")] = None
     log_mode: Annotated[

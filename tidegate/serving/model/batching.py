@@ -39,8 +39,8 @@ class BatchLimits:
         rows_on_loop: A run of at most so many rows is short enough for the event loop; a longer one is for a thread.
     """
 
-    batch_rows: int = 64
-    queue_rows: int = 4096
+    batch_rows: int = 256
+    queue_rows: int = 16_384
     delay: float = 0.0
     rows_on_loop: int = 1
 

@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
         "_size",
         "_target",
         "_transport",
+        "_unread",
         "_waiting",
     )
 
@@ -149,8 +150,12 @@ class Connection(asyncio.Protocol):
             if waited > _LINGER_SECONDS:
                 self._transport.abort()
         elif self._is_write_paused:
-            if waited > read_seconds:
+            unread = self._transport.get_write_buffer_size()
+            if unread < self._unread:
+                self._since = now
+            elif waited > read_seconds:
                 self._transport.abort()
+            self._unread = unread
         elif self._exchange is not None:
             return
         elif self._in_message:
@@ -200,6 +205,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The caller does not read its responses."""
         self._is_write_paused = True
+        self._unread = self._transport.get_write_buffer_size()
         self._since = self._listener.now
         self._transport.pause_reading()
 

@@ -26,11 +26,15 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.unread = 1000
         self.closed = self.aborted = self.at_eof = self.reading_paused = False
 
     def write(self, data: Any) -> None:
         assert not self.closed
         self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def can_write_eof(self) -> bool:
         return True
@@ -330,6 +334,17 @@ def test_who_is_too_slow_is_cut_off(prepare: Callable[[Line], Any], seconds: flo
     assert line.transport.closed == (cut == "closed")
     assert line.transport.aborted == (cut == "aborted")
     assert (408 in line.statuses) == (cut == "408")
+
+
+def test_a_caller_who_reads_slowly_but_steadily_is_not_cut_off() -> None:
+    line = Line()
+    line.connection.pause_writing()
+    for second in range(4, 40, 4):
+        line.transport.unread -= 1
+        line.connection.sweep(line.listener.now + second, 5, 60)
+    assert not line.transport.aborted
+    line.connection.sweep(line.listener.now + 46, 5, 60)
+    assert line.transport.aborted
 
 
 def test_a_long_computation_is_not_a_slow_caller() -> None:
