@@ -126,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._left = 0  # of a body that the parser does not read
         self._held = 0
         self._is_fresh = True
+        self._unread = 0
         self._in_message = self._in_body = False
         self._is_discarding = self._is_write_paused = self._advancing = self._at_end = False
 
