@@ -21,7 +21,7 @@ from tidegate.serving.protocol.codec_json import WantedBinary
 from tidegate.serving.protocol.compression import decompressed
 from tidegate.serving.protocol.errors import RequestError, bad_request
 from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
-from tidegate.serving.rest.connection import Exchange
+from tidegate.serving.rest.exchange import Exchange
 from tidegate.serving.settings import ServeSettings
 
 METRICS_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -11,23 +11,18 @@ protocol is declined by ignoring it (RFC 9110, 7.8), as Java's client expects, w
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from http import HTTPStatus
-from time import perf_counter_ns
 from typing import Protocol, cast
 
 import httptools
 
 from tidegate.serving.protocol.codec_json import encode_error
 from tidegate.serving.protocol.errors import RequestError
-from tidegate.serving.protocol.request import InferRequest
-
-JSON = b"application/json"
+from tidegate.serving.rest.exchange import JSON, Exchange, response_head
 
 _MOST_HEAD_BYTES = 64 * 1024  # also of what frames a body in chunks, beyond the body's own size
 _MOST_HEADERS = 128
 _MOST_WAITING = 16  # requests sent ahead on one connection, beyond which no more is read
 _LINGER_SECONDS = 2.0  # so that a caller who is still sending gets to read why it was refused
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _SMALL_BODY = 64 * 1024  # smaller ones are not counted among what all connections hold
 _FRESH_SECONDS = 0.25  # how long a new connection may take to its first request while the server drains
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -36,7 +31,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Listener(Protocol):
     """What a connection needs of the listener that accepted it."""
 
-    handle: "Callable[[Exchange], None]"
+    handle: Callable[[Exchange], None]
     max_body_bytes: int
     now: float
     date: bytes
@@ -50,37 +45,6 @@ class Listener(Protocol):
 
     def closed(self, connection: "Connection") -> None:
         """Take note that a connection is gone."""
-
-
-class Exchange:
-    """One request, and the place for its response, which is given exactly once.
-
-    Attributes:
-        method: Such as `b"POST"`.
-        target: As it was sent: nearly always a path.
-        headers: By lower-case name; of several of one name the last.
-        body: The whole body.
-        started: When the request had arrived, by `time.perf_counter_ns`.
-        request: What is being computed for it, if anything; abandoned when the caller hangs up.
-    """
-
-    __slots__ = ("_connection", "body", "headers", "keep_alive", "method", "request", "started", "target")
-
-    def __init__(
-        self, connection: "Connection", method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, keep_alive: bool
-    ) -> None:
-        self._connection = connection
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.keep_alive = keep_alive
-        self.started = perf_counter_ns()
-        self.request: InferRequest | None = None
-
-    def respond(self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b"") -> None:
-        """Send the response; `headers` are whole lines, each with its line end."""
-        self._connection.send(self, status, body, content_type, headers)
 
 
 class Connection(asyncio.Protocol):
@@ -391,13 +355,7 @@ class Connection(asyncio.Protocol):
             headers += b"connection: close\r\n"
         elif exchange.headers.get(b"connection", b"").lower() == b"keep-alive":
             headers += b"connection: keep-alive\r\n"  # which a caller of HTTP/1.0 waits for
-        head = b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
-            _STATUS_LINES[status],
-            content_type,
-            len(body),
-            self._listener.date,
-            headers,
-        )
+        head = response_head(status, content_type, len(body), self._listener.date, headers)
         self._exchange = None
         self._since = self._listener.now
         if len(exchange.body) > _SMALL_BODY:
@@ -435,13 +393,10 @@ class Connection(asyncio.Protocol):
             self._last_words, self._at_end = error, True
             return
         body = encode_error(str(error))
-        line = _STATUS_LINES[error.status]
         self._is_discarding = True
         self._since = self._listener.now
-        self._transport.write(
-            b"%bcontent-type: %b\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
-            % (line, JSON, len(body), self._listener.date, body)
-        )
+        head = response_head(error.status, JSON, len(body), self._listener.date, error.headers + b"connection: close\r\n")
+        self._transport.write(head + body)
         if self._transport.can_write_eof():
             self._transport.write_eof()
 

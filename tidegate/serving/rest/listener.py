@@ -7,7 +7,8 @@ from email.utils import formatdate
 from tidegate.errors import ServingError
 from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.rest.application import RestApplication
-from tidegate.serving.rest.connection import Connection, Exchange
+from tidegate.serving.rest.connection import Connection
+from tidegate.serving.rest.exchange import Exchange
 from tidegate.serving.settings import ServeSettings
 
 _SWEEP_SECONDS = 0.25

@@ -13,7 +13,7 @@ from tidegate.serving.metrics.names import REQUESTS
 from tidegate.serving.metrics.text import render
 from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.rest.application import RestApplication
-from tidegate.serving.rest.connection import Exchange
+from tidegate.serving.rest.exchange import Exchange
 from tidegate.serving.settings import ServeSettings
 
 
@@ -207,7 +207,7 @@ def test_json_is_read_under_the_type_that_curl_gives_it_unasked(served: Any, con
 def test_the_timeout_of_a_proxy_is_the_requests(served: Any, header: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(2_000_000, 10**12, 2_000_000))  # every look at it is two milliseconds later
     monkeypatch.setattr("tidegate.serving.model.batching.perf_counter_ns", lambda: next(clock) + 10**18)
-    monkeypatch.setattr("tidegate.serving.rest.connection.perf_counter_ns", lambda: 10**18)
+    monkeypatch.setattr("tidegate.serving.rest.exchange.perf_counter_ns", lambda: 10**18)
     reply = ask(served, "POST", "/v2/models/tiny/infer", infer_body(), **{"x-envoy-expected-rq-timeout-ms": header})
     assert reply.status == (504 if header == "1" else 200), reply.body
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.serving.protocol.request import InferRequest
-from tidegate.serving.rest.connection import Connection, Exchange
+from tidegate.serving.rest.connection import Connection
+from tidegate.serving.rest.exchange import Exchange
 
 HEAD = b"POST /infer HTTP/1.1\r\nhost: a\r\n"
 GET = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"
