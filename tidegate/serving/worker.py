@@ -21,8 +21,7 @@ from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.model.loading import ModelLoader
 from tidegate.serving.model.served import ServedModel
 from tidegate.serving.repository.plan import Plan, PlanFolder, Version
-from tidegate.serving.rest.application import RestApplication
-from tidegate.serving.rest.listener import RestListener
+from tidegate.serving.rest.listener import RestListener, open_rest
 from tidegate.serving.settings import ServeSettings
 from tidegate.serving.stopping import StopSignals
 
@@ -168,18 +167,8 @@ class Worker:
         self._shared.board.count_connections(self._index, change)
 
     async def _open_rest(self) -> RestListener:
-        settings, board = self._settings, self._shared.board
-        application = RestApplication(self._endpoint, settings, Scrape(self._shared.metrics, board))
-        listener = RestListener(
-            application.handle,
-            max_body_bytes=settings.max_body_bytes,
-            max_connections=settings.max_connections,
-            read_seconds=settings.read_seconds,
-            idle_seconds=settings.idle_seconds,
-            count_connections=self._count_connections,
-        )
-        await listener.open(settings.host, settings.http_port, shared_port=settings.workers > 1)
-        return listener
+        scrape = Scrape(self._shared.metrics, self._shared.board)
+        return await open_rest(self._endpoint, self._settings, scrape, self._count_connections)
 
     async def _open_grpc(self) -> "GrpcListener | None":
         if self._settings.grpc_port == 0:
