@@ -15,7 +15,7 @@ from tidegate.serving.grpc_v2.messages import message_class
 from tidegate.serving.grpc_v2.outline import Outlines, value_reader
 from tidegate.serving.grpc_v2.wire import field, varint
 from tidegate.serving.protocol.errors import bad_request
-from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
+from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, nanoseconds, new_request_id
 from tidegate.serving.protocol.tensors import Tensor, to_binary
 
 _parse = message_class("inference.ModelInferRequest").FromString
@@ -48,19 +48,20 @@ def decode(message: bytes) -> tuple[str, str, InferRequest]:
     """
     found = _outlines.read(message)
     if found is not None:
-        name, version, given, outputs, tensors = found
+        name, version, given, outputs, timeout, tensors = found
     else:
         sent = _parsed(message)
         name, version, given = sent.model_name, sent.model_version, sent.id
         outputs = tuple([output.name for output in sent.outputs]) or None
+        timeout = _timeout(sent.parameters)
         if sent.raw_input_contents:
             tensors = _from_raw(sent.inputs, sent.raw_input_contents)
-            _outlines.learn(message, tensors, outputs)
+            _outlines.learn(message, tensors, outputs, timeout)
         else:
             tensors = [_from_contents(tensor) for tensor in sent.inputs]
     if len(given) > MAX_ID_LENGTH:
         raise bad_request(f"id is {len(given)} characters long; at most {MAX_ID_LENGTH} are allowed")
-    return name, version, InferRequest(given or new_request_id(), tensors, outputs)
+    return name, version, InferRequest(given or new_request_id(), tensors, outputs, timeout)
 
 
 def encode(answer: InferAnswer, model: str, version: str, datatypes: Mapping[str, str]) -> bytes:
@@ -74,6 +75,14 @@ def encode(answer: InferAnswer, model: str, version: str, datatypes: Mapping[str
         contents += (_raw_output(len(raw)), raw)
     parts += contents
     return b"".join(parts)
+
+
+def _timeout(parameters: Any) -> int:
+    if "timeout" not in parameters:
+        return 0
+    parameter = parameters["timeout"]
+    kind = parameter.WhichOneof("parameter_choice")
+    return nanoseconds(None if kind is None else getattr(parameter, kind))
 
 
 def _parsed(message: bytes) -> Any:

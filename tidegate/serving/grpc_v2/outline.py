@@ -33,8 +33,8 @@ _SINGLE_VALUES = {
     "FP64": Struct("<d"),
 }
 
-Found = tuple[str, str, str, tuple[str, ...] | None, list[Tensor]]
-"""Model name, version and id as sent, wanted outputs, tensors."""
+Found = tuple[str, str, str, tuple[str, ...] | None, int, list[Tensor]]
+"""Model name, version and id as sent, wanted outputs, timeout in nanoseconds (0 if there is none), tensors."""
 
 
 class Outlines:
@@ -53,12 +53,12 @@ class Outlines:
                     tensors = outline.tensors(message, middle + len(outline.middle) - 1)
                     if index:
                         self._outlines.insert(0, self._outlines.pop(index))
-                    return name, version, given, outline.outputs, tensors
+                    return name, version, given, outline.outputs, outline.timeout, tensors
         except (NotCanonical, IndexError, UnicodeDecodeError):
             pass
         return None
 
-    def learn(self, message: bytes, tensors: list[Tensor], outputs: tuple[str, ...] | None) -> None:
+    def learn(self, message: bytes, tensors: list[Tensor], outputs: tuple[str, ...] | None, timeout: int) -> None:
         """Remember the outline of a message, given what protobuf says is in it."""
         try:
             middle = _beginning(message)[3]
@@ -67,7 +67,7 @@ class Outlines:
             return
         known = any(outline.middle == message[middle : end + 1] for outline in self._outlines)
         if not known and end - middle <= _LONGEST_MIDDLE:
-            self._outlines.insert(0, _Outline(message[middle : end + 1], tensors, outputs))
+            self._outlines.insert(0, _Outline(message[middle : end + 1], tensors, outputs, timeout))
             del self._outlines[_REMEMBERED:]
 
 
@@ -88,9 +88,10 @@ def value_reader(datatype: str, shape: list[int]) -> Callable[[bytes], Any]:
 class _Outline:
     """What is in a middle part, which includes the first byte of the raw contents: so none is the beginning of a longer one."""
 
-    def __init__(self, middle: bytes, tensors: list[Tensor], outputs: tuple[str, ...] | None) -> None:
+    def __init__(self, middle: bytes, tensors: list[Tensor], outputs: tuple[str, ...] | None, timeout: int) -> None:
         self.middle = middle
         self.outputs = outputs
+        self.timeout = timeout
         self._tensors = [(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors]
         self._readers = [value_reader(tensor.datatype, tensor.shape) for tensor in tensors]
         self._row = _row_of_numbers(tensors)

@@ -66,7 +66,7 @@ class InferenceService:
         head = call.head
         request.path, request.trace_parent, request.trace_state = head.path, head.trace_parent, head.trace_state
         if head.timeout_ns is not None:
-            request.timeout = head.timeout_ns or 1
+            request.timeout = min(request.timeout or head.timeout_ns, head.timeout_ns) or 1
         request.arrived(call.began, self._longest)
         call.work = request
         model.submit(request, partial(self._reply, call, model))

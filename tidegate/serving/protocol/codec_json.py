@@ -9,11 +9,10 @@ import numpy as np
 from tidegate.errors import in_one_line
 from tidegate.serving.protocol import large_json
 from tidegate.serving.protocol.errors import bad_request
-from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
+from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, nanoseconds, new_request_id
 from tidegate.serving.protocol.tensors import Tensor, to_binary
 
 INFERENCE_HEADER = "inference-header-content-length"
-_LONGEST_TIMEOUT_US = 10**12
 
 
 class _OutputIn(msgspec.Struct, gc=False):
@@ -88,7 +87,7 @@ def decode(body: bytes, header_length: bytes | None = None) -> tuple[InferReques
         return request, _NO_BINARY
     if parsed.outputs:
         request.outputs = tuple(output.name for output in parsed.outputs)
-    request.timeout = _timeout(parsed.parameters or {})
+    request.timeout = nanoseconds((parsed.parameters or {}).get("timeout", 0))
     return request, _wanted_binary(parsed)
 
 
@@ -201,14 +200,6 @@ def _request_id(given: str | None) -> str:
     if len(given) > MAX_ID_LENGTH:
         raise bad_request(f"id is {len(given)} characters long; at most {MAX_ID_LENGTH} are allowed")
     return given
-
-
-def _timeout(parameters: dict[str, Any]) -> int:
-    """Return Triton's `timeout`, which is in microseconds, as nanoseconds; 0 if there is none."""
-    timeout = parameters.get("timeout", 0)
-    if isinstance(timeout, bool) or not isinstance(timeout, int) or not 0 <= timeout <= _LONGEST_TIMEOUT_US:
-        raise bad_request(f"parameter timeout: {timeout!r} is not a number of microseconds, 0 to {_LONGEST_TIMEOUT_US}")
-    return timeout * 1000
 
 
 def _wanted_binary(parsed: _RequestIn) -> WantedBinary:

@@ -4,15 +4,16 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tidegate.serving.protocol.errors import RequestError
+from tidegate.serving.protocol.errors import RequestError, bad_request
 from tidegate.serving.protocol.tensors import Array, Tensor
 
 if TYPE_CHECKING:
     from tidegate.serving.tracing.spans import Span
 
 MAX_ID_LENGTH = 256
+_LONGEST_TIMEOUT_US = 10**12
 
 _process_part = ""
 _numbers = itertools.count(1)
@@ -65,6 +66,13 @@ class InferAnswer:
 
 Reply = Callable[[InferAnswer | RequestError], None]
 """Called exactly once with the answer or the refusal; it must not raise."""
+
+
+def nanoseconds(timeout: Any) -> int:
+    """Return Triton's request parameter `timeout`, which is in microseconds, as nanoseconds; raises RequestError (400)."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or not 0 <= timeout <= _LONGEST_TIMEOUT_US:
+        raise bad_request(f"parameter timeout: {timeout!r} is not a number of microseconds, 0 to {_LONGEST_TIMEOUT_US}")
+    return timeout * 1000
 
 
 def new_request_id() -> str:

@@ -63,6 +63,26 @@ def test_raw_contents() -> None:
 
 
 @pytest.mark.parametrize(
+    ("parameter", "timeout"),
+    [
+        pytest.param({"int64_param": 200_000}, 200_000_000, id="microseconds, as Triton has it"),
+        pytest.param({"string_param": "200"}, None, id="a text"),
+        pytest.param({"int64_param": -1}, None, id="negative"),
+        pytest.param({}, None, id="nothing"),
+    ],
+)
+def test_a_timeout_is_a_parameter(parameter: dict[str, Any], timeout: int | None) -> None:
+    message = raw([1], x=("FP32", struct.pack("<f", 1)))
+    message.parameters["timeout"].CopyFrom(message_class("inference.InferParameter")(**parameter))
+    for _ in range(2):  # read by protobuf, and by the outline that was learned of it
+        if timeout is None:
+            with pytest.raises(RequestError, match=r"parameter timeout: .* is not a number of microseconds"):
+                codec.decode(message.SerializeToString())
+        else:
+            assert codec.decode(message.SerializeToString())[2].timeout == timeout
+
+
+@pytest.mark.parametrize(
     ("datatype", "data", "value"),
     [
         pytest.param("FP32", struct.pack("<f", 0.5), 0.5, id="FP32"),

@@ -22,7 +22,7 @@ requests = st.builds(
         model_name=name,
         model_version=version,
         id=given,
-        parameters={"p": Parameter(int64_param=parameter)} if parameter else {},
+        parameters={"timeout": Parameter(int64_param=parameter)} if parameter else {},
         inputs=[{"name": tensor[0], "datatype": tensor[1], "shape": tensor[2]} for tensor in tensors],
         outputs=[{"name": output} for output in outputs],
         raw_input_contents=[tensor[3] for tensor in tensors],
@@ -39,14 +39,16 @@ requests = st.builds(
 def by_protobuf(message: bytes) -> Found:
     sent = Request.FromString(message)
     outputs = tuple(output.name for output in sent.outputs) or None
-    return sent.model_name, sent.model_version, sent.id, outputs, codec._from_raw(sent.inputs, sent.raw_input_contents)
+    timeout = sent.parameters["timeout"].int64_param * 1000 if "timeout" in sent.parameters else 0
+    tensors = codec._from_raw(sent.inputs, sent.raw_input_contents)
+    return sent.model_name, sent.model_version, sent.id, outputs, timeout, tensors
 
 
 def learned(*messages: bytes) -> Outlines:
     outlines = Outlines()
     for message in messages:
-        *_, outputs, tensors = by_protobuf(message)
-        outlines.learn(message, tensors, outputs)
+        *_, outputs, timeout, tensors = by_protobuf(message)
+        outlines.learn(message, tensors, outputs, timeout)
     return outlines
 
 
