@@ -68,7 +68,7 @@ def test_one_onnx_runtime_is_installed(name, runtime):
 @pytest.mark.parametrize("name", ["server", "server-gpu"])
 def test_server_holds_nothing_that_only_training_needs(name):
     assert not NOT_SERVED & pins(name).keys()
-    assert len(pins(name)) < 45
+    assert len(pins(name)) < 50  # twelve of them are OpenTelemetry's and its exporter's
 
 
 @pytest.mark.parametrize(
