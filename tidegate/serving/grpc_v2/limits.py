@@ -13,8 +13,6 @@ FRAME_BYTES = 65_536
 STREAM_WINDOW = 256 * 1024
 CONNECTION_WINDOW = 4 * 1024 * 1024
 LONGEST_MESSAGES_AT_ONCE = 8
-MOST_HELD_BYTES = 256 * 1024 * 1024
-"""Of all connections: parts of messages that are not whole, and answers that their callers have no room for."""
 
 _IDLE_FRAMES = 1000
 _IDLE_FRAMES_PER_ANSWER = 8  # window updates, and pings that measure the network

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-import tidegate
-from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.serving.access_log import open_access_log
 from tidegate.serving.grpc_v2 import codec
 from tidegate.serving.grpc_v2.calls import Call, Method
 from tidegate.serving.grpc_v2.messages import methods_of
 from tidegate.serving.grpc_v2.status import Refusal
+from tidegate.serving.model.description import model_metadata, server_metadata, unknown_model, unknown_version
 from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.protocol.errors import RequestError, bad_request
 from tidegate.serving.protocol.request import InferAnswer, InferRequest
@@ -92,33 +91,23 @@ class InferenceService:
         return {"ready": self._endpoint.ready}
 
     def _server_metadata(self, _request: Any) -> dict[str, Any]:
-        extensions = ["binary_tensor_data"]
-        if self._endpoint.repository is not None:
-            extensions.append("model_repository")
-        return {"name": "tidegate", "version": tidegate.__version__, "extensions": extensions}
+        return server_metadata(self._endpoint)
 
     def _model_metadata(self, request: Any) -> dict[str, Any]:
         model = self._endpoint.model
         if model is None:
             raise self._endpoint.refusal()
         self._check_addressed(model, request.name, request.version)
-        return {
-            "name": model.identity.name,
-            "versions": [model.identity.version],
-            "platform": "onnxruntime_onnx",
-            "inputs": [_tensor_metadata(spec) for spec in model.inputs],
-            "outputs": [_tensor_metadata(spec) for spec in model.outputs],
-        }
+        return model_metadata(model)
 
     def _check_addressed(self, model: "ServedModel", name: str, version: str) -> None:
         self._check_name(name)
-        served = model.identity.version
-        if version not in ("", served):
-            raise RequestError(404, f"unknown version {version!r} of model {name!r}; this server serves version {served!r}")
+        if version not in ("", model.identity.version):
+            raise unknown_version(version, name, model)
 
     def _check_name(self, name: str) -> None:
         if name != self._endpoint.name:
-            raise RequestError(404, f"unknown model {name!r}; this server serves {self._endpoint.name!r}")
+            raise unknown_model(name, self._endpoint)
 
 
 def answered_by(answer: Callable[[Any], dict[str, Any]], request_class: Any, response_class: Any) -> Method:
@@ -136,7 +125,3 @@ def parsed(request_class: Any, message: bytes) -> Any:
         return request_class.FromString(message)
     except DecodeError:
         raise bad_request(f"message is no {request_class.DESCRIPTOR.full_name}") from None
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}

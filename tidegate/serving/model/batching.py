@@ -180,36 +180,35 @@ class Batcher:
                 break
             self._queue.popleft()
             self._rows -= call.inputs.rows
-            if self._is_wanted(call, now):
+            if _is_over(call, now):
+                self._turn_away(call, now)
+            else:
                 calls.append(call)
                 rows += call.inputs.rows
         self._was_concurrent = len(calls) > 1
         self._metrics.set_batch_queue(self._rows)
         return calls
 
-    def _is_wanted(self, call: Call, now: int) -> bool:
+    def _turn_away(self, call: Call, now: int) -> None:
+        """Refuse a request that nobody waits for any more."""
         if call.request.abandoned:
             self._metrics.count_rejected("abandoned")
             self._failed(call, RequestError(499, "the caller is gone"))
-            return False
-        if now >= call.request.deadline:
+        else:
             self._metrics.count_rejected("deadline")
             waited = (now - call.request.started) / 1e9
             self._failed(call, RequestError(504, f"past its deadline after {waited:.3g} s, so it was not computed"))
-            return False
-        return True
 
     def _expire(self) -> None:
         """Refuse what passed its deadline while the graph is busy."""
         self._expiry = None
         now = perf_counter_ns()
-        waiting = [call for call in self._queue if not call.request.abandoned and now < call.request.deadline]
-        if len(waiting) != len(self._queue):
-            gone = [call for call in self._queue if call.request.abandoned or now >= call.request.deadline]
-            self._queue = deque(waiting)
+        gone = [call for call in self._queue if _is_over(call, now)]
+        if gone:
+            self._queue = deque(call for call in self._queue if not _is_over(call, now))
+            self._rows -= sum(call.inputs.rows for call in gone)
             for call in gone:
-                self._rows -= call.inputs.rows
-                self._is_wanted(call, now)
+                self._turn_away(call, now)
         if self._queue and self._is_busy:
             self._expiry = asyncio.get_running_loop().call_later(_EXPIRY_SECONDS, self._expire)
 
@@ -273,6 +272,11 @@ def _outcomes(run: Run, calls: Sequence[Call]) -> list[Outcome]:
         if len(calls) == 1:
             return [(calls, error)]
         return [outcome for call in calls for outcome in _outcomes(run, [call])]
+
+
+def _is_over(call: Call, now: int) -> bool:
+    """Return whether nobody waits for the answer any more."""
+    return call.request.abandoned or now >= call.request.deadline
 
 
 def _fit(first: Inputs, other: Inputs) -> bool:

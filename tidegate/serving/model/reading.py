@@ -168,9 +168,10 @@ class RequestReader:
     def _exactly(self, tensors: list[Tensor]) -> Inputs:
         self._check_names(tensors)
         arrays = {tensor.name: array_of(tensor) for tensor in tensors}
-        for name, datatype in [(tensor.name, tensor.datatype) for tensor in tensors]:
-            if self._datatypes.get(name, datatype) != datatype:
-                raise bad_request(f"tensor {name!r} is {datatype}, but this model takes {self._datatypes[name]}")
+        for tensor in tensors:
+            wanted = self._datatypes.get(tensor.name, tensor.datatype)
+            if wanted != tensor.datatype:
+                raise bad_request(f"tensor {tensor.name!r} is {tensor.datatype}, but this model takes {wanted}")
         checked = self._validator.check(arrays)
         found = checked.tensors
         if checked.rows != 1 or not self._in_rows:

@@ -11,8 +11,8 @@ from tidegate.clock import Clock
 from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
-from tidegate.serving.events import emit
 from tidegate.serving.inference_log.record import LogRecord, RequestLog
+from tidegate.serving.internal import internal_error
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.names import NOT_LOGGED
 from tidegate.serving.model.batching import Batcher, BatchLimits, Call
@@ -44,6 +44,7 @@ class ServedModel:
         metrics: Where its requests are counted.
         inputs: What callers send.
         outputs: What is answered.
+        input_datatypes: The datatype of each input of the signature.
         output_datatypes: The datatype of each output.
         fallback: Why it runs on the CPU though its package asks for an accelerator; None if it does not.
     """
@@ -69,6 +70,7 @@ class ServedModel:
         self.inputs = _request_specs(manifest)
         self.outputs = _output_specs(manifest)
         self.fallback = engine.warning if engine.is_fallback else None
+        self.input_datatypes = {spec.name: spec.datatype for spec in manifest.signature.inputs}
         self.output_datatypes = {spec.name: spec.datatype for spec in self.outputs}
         self._engine = engine
         self._lookup = lookup
@@ -76,7 +78,8 @@ class ServedModel:
         self._clock = clock
         self._reader = RequestReader(manifest, max_rows=max_rows, count_unusual=metrics.count_unusual)
         self._feeder = Feeder(manifest)
-        self._labels = Labels(manifest) if Labels(manifest).exist else None
+        labels = Labels(manifest)
+        self._labels = labels if labels.exist else None
         self._is_binary = manifest.task == "binary-classification"
         self._tracer = tracer
         run = self._run if tracer is None else tracer.timed(self._run)
@@ -207,10 +210,7 @@ class ServedModel:
         try:
             call.reply(outcome)
         except Exception as error:  # one answer that cannot be sent must not keep the batch's others back
-            emit(
-                "internal error", level="error", request=call.request.id, error=f"{type(error).__name__}: {in_one_line(error)}"
-            )
-            call.reply(RequestError(500, "internal error; see the server's log"))
+            call.reply(internal_error(error, request=call.request.id))
 
     def _record(self, call: Call, status: int, outputs: dict[str, Array], error: str | None = None) -> LogRecord:
         """Return what is logged of a request: its inputs as they were sent, whatever a policy changed."""

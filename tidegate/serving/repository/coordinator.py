@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from tidegate.errors import in_one_line
-from tidegate.serving.events import emit
+from tidegate.serving.internal import internal_error
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.repository.control import IndexReply, LoadReply, ModelState
 from tidegate.serving.repository.packages import PackageSource
@@ -79,8 +79,7 @@ class Coordinator:
             except OSError as error:
                 answer = RequestError(503, f"the model repository cannot be used: {in_one_line(error)}")
             except Exception as error:  # whoever asked is told in any case
-                emit("internal error", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
-                answer = RequestError(500, "internal error; see the server's log")
+                answer = internal_error(error)
             with suppress(RuntimeError):  # the loop has ended, and nobody listens any more
                 loop.call_soon_threadsafe(finish, answer)
 

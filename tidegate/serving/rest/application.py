@@ -9,11 +9,10 @@ from urllib.parse import unquote_to_bytes
 import httptools
 import msgspec
 
-import tidegate
-from tidegate.errors import in_one_line
-from tidegate.packaging.format.manifest import TensorSpec
 from tidegate.serving.access_log import open_access_log
-from tidegate.serving.events import emit
+from tidegate.serving.internal import internal_error
+from tidegate.serving.metrics.text import CONTENT_TYPE
+from tidegate.serving.model.description import model_metadata, server_metadata, unknown_model, unknown_version
 from tidegate.serving.model.endpoint import Endpoint
 from tidegate.serving.model.served import ServedModel
 from tidegate.serving.protocol import codec_json, codec_v1
@@ -23,8 +22,6 @@ from tidegate.serving.protocol.errors import RequestError, bad_request
 from tidegate.serving.protocol.request import MAX_ID_LENGTH, InferAnswer, InferRequest, new_request_id
 from tidegate.serving.rest.exchange import Exchange
 from tidegate.serving.settings import ServeSettings
-
-METRICS_CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 _BINARY = b"application/octet-stream"
 _CONTENT_TYPES = (b"application/json", _BINARY)
@@ -81,7 +78,7 @@ class RestApplication:
         except RequestError as error:
             self._turn_away(exchange, error)
         except Exception as error:  # whatever a request can bring about, the server outlives it
-            self._turn_away(exchange, _internal(error))
+            self._turn_away(exchange, internal_error(error))
 
     def _turn_away(self, exchange: Exchange, error: RequestError) -> None:
         """Refuse what no model could be asked."""
@@ -98,7 +95,7 @@ class RestApplication:
         except RequestError as error:
             self._refused(exchange, model, error)
         except Exception as error:
-            self._refused(exchange, model, _internal(error))
+            self._refused(exchange, model, internal_error(error))
 
     def _infer_v2(self, exchange: Exchange, model: ServedModel) -> None:
         headers = exchange.headers
@@ -123,8 +120,7 @@ class RestApplication:
         given = exchange.headers.get(_REQUEST_ID, b"").decode("latin-1")
         if len(given) > MAX_ID_LENGTH:
             raise bad_request(f"x-request-id is {len(given)} characters long; at most {MAX_ID_LENGTH} are allowed")
-        datatypes = {spec.name: spec.datatype for spec in model.manifest.signature.inputs}
-        request, by_rows = codec_v1.decode(self._body(exchange), datatypes, given or new_request_id())
+        request, by_rows = codec_v1.decode(self._body(exchange), model.input_datatypes, given or new_request_id())
         self._submit(exchange, model, request, partial(self._answered_v1, exchange, model, by_rows))
 
     def _answered_v1(self, exchange: Exchange, model: ServedModel, by_rows: bool, outcome: InferAnswer | RequestError) -> None:
@@ -211,14 +207,11 @@ class RestApplication:
         if protocol in ("v1", "v2") and rest:
             name = rest.partition("/")[0].partition(":")[0][:MAX_ID_LENGTH]
             if name != self._endpoint.name:
-                return RequestError(404, f"unknown model {name!r}; this server serves {self._endpoint.name!r}")
+                return unknown_model(name, self._endpoint)
             version = rest.partition("/versions/")[2].partition("/")[0][:MAX_ID_LENGTH]
             model = self._endpoint.model
             if version and model is not None and version != model.identity.version:
-                served = model.identity.version
-                return RequestError(
-                    404, f"unknown version {version!r} of model {name!r}; this server serves version {served!r}"
-                )
+                return unknown_version(version, name, model)
         return RequestError(404, f"unknown path {_shown(path)}")
 
     def _alive(self, exchange: Exchange) -> None:
@@ -243,30 +236,17 @@ class RestApplication:
     def _server_metadata(self, exchange: Exchange) -> None:
         from tidegate.serving.rest.openapi import LINK
 
-        extensions = ["binary_tensor_data"]
-        if self._endpoint.repository is not None:
-            extensions.append("model_repository")
-        document = {"name": "tidegate", "version": tidegate.__version__, "extensions": extensions}
+        document = server_metadata(self._endpoint)
         exchange.respond(200, msgspec.json.encode(document), headers=f"link: {LINK}\r\n".encode())
 
     def _model_metadata(self, exchange: Exchange) -> None:
-        model = self._model()
-        _respond_json(
-            exchange,
-            {
-                "name": model.identity.name,
-                "versions": [model.identity.version],
-                "platform": "onnxruntime_onnx",
-                "inputs": [_tensor_metadata(spec) for spec in model.inputs],
-                "outputs": [_tensor_metadata(spec) for spec in model.outputs],
-            },
-        )
+        _respond_json(exchange, model_metadata(self._model()))
 
     def _v1_models(self, exchange: Exchange) -> None:
         _respond_json(exchange, {"models": [self._endpoint.name]})
 
     def _metrics(self, exchange: Exchange) -> None:
-        exchange.respond(200, self._scrape(), METRICS_CONTENT_TYPE)
+        exchange.respond(200, self._scrape(), CONTENT_TYPE.encode())
 
     def _openapi(self, exchange: Exchange) -> None:
         model = self._model()
@@ -280,11 +260,6 @@ class RestApplication:
         if self._endpoint.model is None:
             raise self._endpoint.refusal()
         return self._endpoint.model
-
-
-def _internal(error: Exception) -> RequestError:
-    emit("internal error", level="error", error=f"{type(error).__name__}: {in_one_line(error)}")
-    return RequestError(500, "internal error; see the server's log")
 
 
 def _refuse(exchange: Exchange, error: RequestError) -> None:
@@ -323,10 +298,6 @@ def _shorten(request: InferRequest, milliseconds: bytes) -> None:
     if milliseconds.isdigit() and len(milliseconds) < 12 and int(milliseconds):
         timeout = int(milliseconds) * 1_000_000
         request.timeout = min(request.timeout, timeout) if request.timeout else timeout
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
 def _shown(text: bytes) -> str:

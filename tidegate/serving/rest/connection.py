@@ -191,30 +191,6 @@ class Connection(asyncio.Protocol):
             self._listener.hold(-self._held)
         self._listener.closed(self)
 
-    def _pass_over_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        """Read on as if the caller had not offered another protocol, which a server may do (RFC 9110, 7.8).
-
-        The parser takes what follows the head for that protocol, but it is the body: Java's client offers HTTP/2 with every
-        request. So the request is read once more without the offer. After CONNECT there is nothing to read.
-        """
-        found: httptools.HttpParserUpgrade | None = upgrade
-        while found is not None:
-            if not self._is_upgrade():
-                self._at_end = True
-                return
-            line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, self._parser.get_http_version().encode())
-            data = line + _fields_without_upgrade(self._headers) + data[found.args[0] :]
-            self._parser, found = httptools.HttpRequestParser(self), None
-            try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as another:
-                found = another
-            except httptools.HttpParserError as error:
-                self._refuse(self._refusal or RequestError(400, f"this is no HTTP/1.1 request: {error}"))
-
-    def _is_upgrade(self) -> bool:
-        return b"upgrade" in self._headers and self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
-
     # httptools
 
     def on_message_begin(self) -> None:
@@ -407,10 +383,3 @@ class Connection(asyncio.Protocol):
     def _too_large(self, found: str) -> RequestError:
         most = self._listener.max_body_bytes
         return self._refused(413, f"request body: {found}, but at most {most} are allowed; split the request")
-
-
-def _fields_without_upgrade(headers: dict[bytes, bytes]) -> bytes:
-    kept = [(name, value) for name, value in headers.items() if name not in (b"upgrade", b"connection", b"http2-settings")]
-    if b"close" in headers.get(b"connection", b"").lower():
-        kept.append((b"connection", b"close"))
-    return b"".join(b"%b: %b\r\n" % header for header in kept) + b"\r\n"

@@ -4,16 +4,14 @@ import asyncio
 from collections.abc import Callable
 from email.utils import formatdate
 
-from tidegate.errors import ServingError
 from tidegate.serving.model.endpoint import Endpoint
+from tidegate.serving.open_connections import OpenConnections, listen
 from tidegate.serving.rest.application import RestApplication
 from tidegate.serving.rest.connection import Connection
 from tidegate.serving.rest.exchange import Exchange
 from tidegate.serving.settings import ServeSettings
 
 _SWEEP_SECONDS = 0.25
-_BACKLOG = 1024
-_MOST_HELD_BYTES = 256 * 1024 * 1024  # of large bodies, on all connections together
 
 
 async def open_rest(
@@ -42,7 +40,7 @@ async def open_rest(
     return listener
 
 
-class RestListener:
+class RestListener(OpenConnections[Connection]):
     """The open port and its connections, on one event loop.
 
     Attributes:
@@ -64,31 +62,23 @@ class RestListener:
         count_connections: Callable[[int], None] = lambda _change: None,
     ) -> None:
         """Prepare; `open` listens. `count_connections` is told of every change of their number."""
+        super().__init__(max_connections, count_connections)
         self.handle = handle
         self.max_body_bytes = max_body_bytes
         self.now = asyncio.get_running_loop().time()
         self.date = _date_line()
         self.is_draining = False
-        self._max_connections = max_connections
         self._read_seconds = read_seconds
         self._idle_seconds = idle_seconds
-        self._count_connections = count_connections
-        self._connections: set[Connection] = set()
-        self._held_bytes = 0
         self._server: asyncio.Server | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def open(self, host: str, port: int, *, shared_port: bool) -> None:
         """Listen; with `shared_port`, other processes listen on the same port. Raises ServingError if it is taken."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: Connection(self), host, port, backlog=_BACKLOG, reuse_port=shared_port or None
-            )
-        except OSError as error:
-            reason = error.strerror or error
-            raise ServingError(f"port {port} on {host} cannot be opened: {reason}; choose another --http-port") from error
+        self._server = await listen(
+            lambda: Connection(self), host, port, shared_port=shared_port, what="port", option="--http-port"
+        )
         self._sweep()
 
     async def drain(self, seconds: float) -> bool:
@@ -96,44 +86,32 @@ class RestListener:
         self.is_draining = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.close_if_idle()
         try:
-            if self._connections:
+            if self.connections:
                 self._empty.clear()
                 await asyncio.wait_for(self._empty.wait(), seconds)
             return True
         except TimeoutError:
-            for connection in list(self._connections):
+            for connection in list(self.connections):
                 connection.abort()
             return False
         finally:
             if self._sweeping is not None:
                 self._sweeping.cancel()
 
-    def opened(self, connection: Connection) -> bool:
-        """Take note of a new connection; False if there are too many, which it then tells its caller."""
-        self._connections.add(connection)
-        self._count_connections(1)
-        return len(self._connections) <= self._max_connections
-
     def closed(self, connection: Connection) -> None:
         """Take note that a connection is gone."""
-        self._connections.discard(connection)
-        self._count_connections(-1)
-        if not self._connections:
+        super().closed(connection)
+        if not self.connections:
             self._empty.set()
-
-    def hold(self, change: int) -> bool:
-        """Take note of so many more (or fewer) bytes of large bodies; False if all connections hold too many."""
-        self._held_bytes += change
-        return self._held_bytes <= _MOST_HELD_BYTES
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self.now = loop.time()
         self.date = _date_line()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.sweep(self.now, self._read_seconds, self._idle_seconds)
         self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
