@@ -12,7 +12,7 @@ from tidegate.errors import in_one_line
 from tidegate.packaging.format.manifest import LABEL, PROBABILITY, Manifest, TensorSpec
 from tidegate.packaging.labels import Labels
 from tidegate.serving.inference_log.record import LogRecord, RequestLog
-from tidegate.serving.internal import internal_error
+from tidegate.serving.internal_errors import internal_error
 from tidegate.serving.metrics.cells import WorkerMetrics
 from tidegate.serving.metrics.names import NOT_LOGGED
 from tidegate.serving.model.batching import Batcher, BatchLimits, Call

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from tidegate.errors import in_one_line
-from tidegate.serving.internal import internal_error
+from tidegate.serving.internal_errors import internal_error
 from tidegate.serving.protocol.errors import RequestError
 from tidegate.serving.repository.control import IndexReply, LoadReply, ModelState
 from tidegate.serving.repository.packages import PackageSource

@@ -10,7 +10,7 @@ import httptools
 import msgspec
 
 from tidegate.serving.access_log import open_access_log
-from tidegate.serving.internal import internal_error
+from tidegate.serving.internal_errors import internal_error
 from tidegate.serving.metrics.text import CONTENT_TYPE
 from tidegate.serving.model.description import model_metadata, server_metadata, unknown_model, unknown_version
 from tidegate.serving.model.endpoint import Endpoint
